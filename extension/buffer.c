@@ -1,0 +1,647 @@
+/*
+ * buffer.c
+ *	  What a transaction has appended and not yet written: savepoints,
+ *	  PRE_COMMIT, COMMIT, ABORT.
+ *
+ * Appends check and buffer; rows are written when the transaction commits.
+ * Entries (streams this transaction has locked) and events are two stacks: a
+ * new element belongs to the running subtransaction, whose ancestors own all
+ * that lies below, so the number of the owner never falls from bottom to top.
+ * A rollback to a savepoint pops, a release relabels the top.
+ *
+ * Events are kept as the rows they will be; write.c fills in what is known at
+ * PRE_COMMIT only, and writes them.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "compat.h"
+#include "evento.h"
+
+/* Among advisory locks: 1 and 2 are the server's own, these are ours. */
+#define LOCKTAG_CLASS_STREAM 0xE7E0
+#define LOCKTAG_CLASS_ID 0xE7E2
+
+typedef struct EntryRef
+{
+	const EventoEntry *key;
+	EventoEntry *entry;
+	char		status;
+} EntryRef;
+
+static inline bool
+same_name(const EventoEntry *a, const EventoEntry *b)
+{
+	return a->hash == b->hash && a->kind == b->kind && a->len == b->len &&
+		memcmp(a->name, b->name, a->len) == 0;
+}
+
+#define SH_PREFIX entries
+#define SH_ELEMENT_TYPE EntryRef
+#define SH_KEY_TYPE const EventoEntry *
+#define SH_KEY key
+#define SH_HASH_KEY(tb, key) ((uint32) (key)->hash)
+#define SH_EQUAL(tb, a, b) same_name(a, b)
+#define SH_SCOPE static inline
+#define SH_DEFINE
+#define SH_DECLARE
+#include "lib/simplehash.h"
+
+/* What this transaction has appended so far; NULL before its first append. */
+typedef struct AppendBuffer
+{
+	MemoryContext context;
+	Oid			events_rel;		/* the table when the first append came */
+	Oid			filenode;		/* its file; InvalidOid: look again */
+	uint32		heads_epoch;	/* as it was before anything was looked at */
+	entries_hash *by_name;
+	EventoEntry **entries;
+	int			nentries;
+	int			entries_size;
+	EventoBuffered *events;
+	int64		nevents;
+	int64		events_size;
+	int64		newest_streamless;
+	uint64		bytes;
+	EventoLookup *lookup;
+	SubTransactionId lookup_subid;
+} AppendBuffer;
+
+static AppendBuffer *buffer = NULL;
+
+/* Between PRE_COMMIT and the end: an append would never be written. */
+static bool closed = false;
+
+/* Positions taken at this PRE_COMMIT, and those of the last committed append. */
+static int64 taken_first = 0;
+static int64 taken_last = 0;
+static int64 committed_first = 0;
+static int64 committed_last = 0;
+
+void		(*evento_published_hook) (void) = NULL;
+
+/* ---- entries and locks ---- */
+
+static void
+buffer_start(void)
+{
+	MemoryContext context;
+
+	if (closed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot append while the transaction is being committed")));
+	if (buffer != NULL)
+		return;
+	context = AllocSetContextCreate(TopTransactionContext, "evento appends",
+									ALLOCSET_DEFAULT_SIZES);
+	buffer = MemoryContextAllocZero(context, sizeof(AppendBuffer));
+	buffer->context = context;
+	buffer->newest_streamless = -1;
+	buffer->events_rel = evento_rel(EVENTO_REL_EVENTS);
+	buffer->by_name = entries_create(context, 128, NULL);
+	buffer->heads_epoch = pg_atomic_read_u32(&evento_db()->heads_epoch);
+}
+
+static uint64
+hash_name(EventoLockKind kind, const char *name, int len)
+{
+	return hash_bytes_extended((const unsigned char *) name, len, (uint64) kind);
+}
+
+static bool
+lock_name(EventoLockKind kind, uint64 hash, LOCKMODE mode, bool wait)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
+						 kind == EVENTO_LOCK_STREAM ? LOCKTAG_CLASS_STREAM : LOCKTAG_CLASS_ID);
+	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+EventoEntry *
+evento_buffer_entry(EventoLockKind kind, const char *name, int len, bool wait)
+{
+	EventoEntry probe = {0};
+	EntryRef   *ref;
+	EventoEntry *entry;
+	bool		found;
+
+	buffer_start();
+	probe.kind = kind;
+	probe.name = unconstify(char *, name);
+	probe.len = len;
+	probe.hash = hash_name(kind, name, len);
+	ref = entries_lookup(buffer->by_name, &probe);
+	if (ref != NULL)
+		return ref->entry;
+
+	if (buffer->nentries >= evento_max_streams_per_transaction)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("transaction appends to more than %d streams",
+						evento_max_streams_per_transaction),
+				 errhint("Append in several transactions, or raise evento.max_streams_per_transaction together with max_locks_per_transaction.")));
+	if (!lock_name(kind, probe.hash, ExclusiveLock, wait))
+		return NULL;
+
+	if (buffer->nentries == buffer->entries_size)
+	{
+		int			size = Max(64, buffer->entries_size * 2);
+
+		buffer->entries = buffer->entries == NULL ?
+			MemoryContextAlloc(buffer->context, size * sizeof(EventoEntry *)) :
+			repalloc(buffer->entries, size * sizeof(EventoEntry *));
+		buffer->entries_size = size;
+	}
+	entry = MemoryContextAllocZero(buffer->context, sizeof(EventoEntry) + len);
+	entry->kind = kind;
+	entry->name = (char *) (entry + 1);
+	memcpy(entry->name, name, len);
+	entry->len = len;
+	entry->hash = probe.hash;
+	entry->subid = GetCurrentSubTransactionId();
+	entry->newest = -1;
+	ref = entries_insert(buffer->by_name, entry, &found);
+	ref->entry = entry;
+	buffer->entries[buffer->nentries++] = entry;
+	return entry;
+}
+
+bool
+evento_buffer_share(const char *name, int len)
+{
+	return lock_name(EVENTO_LOCK_STREAM, hash_name(EVENTO_LOCK_STREAM, name, len),
+					 ShareLock, false);
+}
+
+/* What the transaction's own snapshot sees must be what is there. */
+static void
+check_head_visible(const EventoEntry *entry)
+{
+	Snapshot	snapshot = GetTransactionSnapshot();
+	EventoStream seen;
+	int64		head = 0;
+
+	if (evento_stream_by_name(entry->name, entry->len, snapshot, &seen))
+		head = evento_stream_head(seen.no, snapshot);
+	if (head != entry->stored_head)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent append to stream \"%s\"",
+						pnstrdup(entry->name, entry->len)),
+				 errdetail("The transaction sees version " INT64_FORMAT ", the stream is at " INT64_FORMAT ".",
+						   head, entry->stored_head),
+				 errhint("Repeat the transaction.")));
+}
+
+/*
+ * The file of evento._events, for as long as this (sub)transaction keeps the
+ * lock on the table.
+ */
+static Oid
+events_filenode(void)
+{
+	if (!OidIsValid(buffer->filenode))
+	{
+		Relation	rel = table_open(evento_rel(EVENTO_REL_EVENTS), AccessShareLock);
+
+		buffer->filenode = rel->rd_rel->relfilenode;
+		table_close(rel, NoLock);
+	}
+	return buffer->filenode;
+}
+
+/* Reads from the tables what is stored of a stream. */
+static void
+read_stored(EventoEntry *entry)
+{
+	if (buffer->lookup != NULL)
+	{
+		entry->exists = evento_lookup_name(buffer->lookup, entry->name, entry->len, &entry->row);
+		entry->stored_head = entry->exists ? evento_lookup_head(buffer->lookup, entry->row.no) : 0;
+	}
+	else
+	{
+		/* Under the lock, SnapshotSelf is what is committed and what we wrote. */
+		entry->exists = evento_stream_by_name(entry->name, entry->len, SnapshotSelf, &entry->row);
+		entry->stored_head = entry->exists ? evento_stream_head(entry->row.no, SnapshotSelf) : 0;
+	}
+	if (!entry->exists)
+		memset(&entry->row, 0, sizeof(entry->row));
+}
+
+void
+evento_buffer_load(EventoEntry *entry)
+{
+	if (entry->loaded)
+		return;
+	memset(&entry->row, 0, sizeof(entry->row));
+	if (!entry->changed &&
+		evento_heads_find(evento_db(), events_filenode(), entry->hash, entry->name, entry->len,
+						  &entry->row.no, &entry->stored_head))
+		entry->exists = true;
+	else
+		read_stored(entry);
+	if (IsolationUsesXactSnapshot())
+		check_head_visible(entry);
+	entry->loaded = true;
+}
+
+void
+evento_buffer_lookups_begin(void)
+{
+	MemoryContext caller;
+
+	buffer_start();
+	caller = MemoryContextSwitchTo(buffer->context);
+	buffer->lookup = evento_lookup_begin(SnapshotSelf);
+	buffer->lookup_subid = GetCurrentSubTransactionId();
+	MemoryContextSwitchTo(caller);
+}
+
+void
+evento_buffer_lookups_end(void)
+{
+	evento_lookup_end(buffer->lookup);
+	buffer->lookup = NULL;
+}
+
+EventoLookup *
+evento_buffer_lookup(void)
+{
+	return buffer->lookup;
+}
+
+/* ---- events ---- */
+
+/* Forms the row of an event in the buffer's context. */
+static HeapTuple
+form_event(EventoEntry *entry, int64 version, const EventoNewEvent *event, TimestampTz timestamp)
+{
+	Relation	rel = table_open(evento_rel(EVENTO_REL_EVENTS), AccessShareLock);
+	Datum		values[Natts_event];
+	bool		nulls[Natts_event] = {false};
+	HeapTuple	tuple;
+	MemoryContext caller;
+	text	   *parts[5] = {NULL};
+
+	if (RelationGetDescr(rel)->natts != Natts_event)
+		elog(ERROR, "evento._events has %d columns, not %d",
+			 RelationGetDescr(rel)->natts, Natts_event);
+
+	parts[0] = cstring_to_text_with_len(event->type, event->type_len);
+	parts[1] = cstring_to_text_with_len(event->context, event->context_len);
+	if (event->class_name != NULL)
+		parts[2] = cstring_to_text_with_len(event->class_name, event->class_len);
+	parts[3] = cstring_to_text_with_len(event->data, event->data_len);
+	if (event->metadata != NULL)
+		parts[4] = cstring_to_text_with_len(event->metadata, event->metadata_len);
+
+	values[Anum_event_position - 1] = Int64GetDatum(0);
+	values[Anum_event_stream_no - 1] = Int64GetDatum(0);
+	values[Anum_event_version - 1] = Int64GetDatum(version);
+	nulls[Anum_event_stream_no - 1] = nulls[Anum_event_version - 1] = (entry == NULL);
+	values[Anum_event_timestamp - 1] = TimestampTzGetDatum(timestamp);
+	values[Anum_event_recorded_at - 1] = TimestampTzGetDatum(0);
+	values[Anum_event_id - 1] = UUIDPGetDatum(&event->id);
+	values[Anum_event_service - 1] = BoolGetDatum(event->service);
+	values[Anum_event_force_telemetry - 1] = BoolGetDatum(event->force_telemetry);
+	values[Anum_event_type - 1] = PointerGetDatum(parts[0]);
+	values[Anum_event_context - 1] = PointerGetDatum(parts[1]);
+	values[Anum_event_class - 1] = PointerGetDatum(parts[2]);
+	nulls[Anum_event_class - 1] = (parts[2] == NULL);
+	values[Anum_event_data - 1] = PointerGetDatum(parts[3]);
+	values[Anum_event_metadata - 1] = PointerGetDatum(parts[4]);
+	nulls[Anum_event_metadata - 1] = (parts[4] == NULL);
+
+	caller = MemoryContextSwitchTo(buffer->context);
+	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
+	MemoryContextSwitchTo(caller);
+
+	for (int i = 0; i < lengthof(parts); i++)
+	{
+		if (parts[i] != NULL)
+			pfree(parts[i]);
+	}
+	table_close(rel, NoLock);
+	return tuple;
+}
+
+int64
+evento_buffer_add(EventoEntry *entry, const EventoNewEvent *event, TimestampTz timestamp)
+{
+	int64	   *newest;
+	EventoBuffered *new;
+	HeapTuple	tuple;
+	int64		version;
+
+	Assert(entry == NULL || entry->loaded);
+	buffer_start();
+	version = entry != NULL ? entry->stored_head + entry->buffered + 1 : 0;
+
+	if (buffer->nevents == buffer->events_size)
+	{
+		int64		size = Max(64, buffer->events_size * 2);
+
+		buffer->events = buffer->events == NULL ?
+			MemoryContextAlloc(buffer->context, size * sizeof(EventoBuffered)) :
+			repalloc_huge(buffer->events, size * sizeof(EventoBuffered));
+		buffer->events_size = size;
+	}
+
+	tuple = form_event(entry, version, event, timestamp);
+	if (buffer->bytes + tuple->t_len > (uint64) evento_max_transaction_size * 1024)
+	{
+		heap_freetuple(tuple);
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("transaction appends more than %d kB", evento_max_transaction_size),
+				 errhint("Append in several transactions, or raise evento.max_transaction_size.")));
+	}
+	buffer->bytes += tuple->t_len;
+
+	newest = entry != NULL ? &entry->newest : &buffer->newest_streamless;
+	new = &buffer->events[buffer->nevents];
+	new->tuple = tuple;
+	new->entry = entry;
+	new->version = version;
+	new->previous = *newest;
+	new->id = event->id;
+	new->subid = GetCurrentSubTransactionId();
+	*newest = buffer->nevents++;
+	if (entry != NULL)
+		entry->buffered++;
+	return version;
+}
+
+int64
+evento_buffer_find_id(EventoEntry *entry, const pg_uuid_t *id, int window)
+{
+	int64		at;
+
+	if (buffer == NULL)
+		return -1;
+	at = entry != NULL ? entry->newest : buffer->newest_streamless;
+	for (int i = 0; i < window && at >= 0; i++)
+	{
+		if (memcmp(&buffer->events[at].id, id, UUID_LEN) == 0)
+			return at;
+		at = buffer->events[at].previous;
+	}
+	return -1;
+}
+
+int64
+evento_buffer_version(int64 at)
+{
+	Assert(at >= 0 && at < buffer->nevents);
+	return buffer->events[at].version;
+}
+
+HeapTuple
+evento_buffer_tuple(int64 at)
+{
+	Assert(at >= 0 && at < buffer->nevents);
+	return buffer->events[at].tuple;
+}
+
+/* ---- savepoints ---- */
+
+static void
+on_subxact_abort(SubTransactionId subid)
+{
+	while (buffer->nevents > 0 && buffer->events[buffer->nevents - 1].subid >= subid)
+	{
+		EventoBuffered *event = &buffer->events[--buffer->nevents];
+
+		buffer->bytes -= event->tuple->t_len;
+		if (event->entry != NULL)
+		{
+			event->entry->newest = event->previous;
+			event->entry->buffered--;
+		}
+		else
+			buffer->newest_streamless = event->previous;
+		heap_freetuple(event->tuple);
+	}
+	while (buffer->nentries > 0 && buffer->entries[buffer->nentries - 1]->subid >= subid)
+	{
+		EventoEntry *entry = buffer->entries[--buffer->nentries];
+
+		entries_delete(buffer->by_name, entry);
+		pfree(entry);
+	}
+
+	/* Rows of _streams that the subtransaction wrote are gone with it. */
+	for (int i = 0; i < buffer->nentries; i++)
+		buffer->entries[i]->loaded = false;
+
+	/* The lock on the table may have gone, too. */
+	buffer->filenode = InvalidOid;
+
+	/* The scans died with the resource owner of whoever had opened them. */
+	if (buffer->lookup != NULL && buffer->lookup_subid >= subid)
+		buffer->lookup = NULL;
+}
+
+static void
+on_subxact_commit(SubTransactionId subid, SubTransactionId parent)
+{
+	for (int64 i = buffer->nevents - 1; i >= 0 && buffer->events[i].subid >= subid; i--)
+		buffer->events[i].subid = parent;
+	for (int i = buffer->nentries - 1; i >= 0 && buffer->entries[i]->subid >= subid; i--)
+		buffer->entries[i]->subid = parent;
+}
+
+static void
+on_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+{
+	if (buffer == NULL)
+		return;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		on_subxact_abort(subid);
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		on_subxact_commit(subid, parent);
+}
+
+/* ---- the end of the transaction ---- */
+
+static void
+on_pre_commit(void)
+{
+	MemoryContext caller;
+	Relation	rel;
+
+	if (buffer->nevents == 0)
+		return;
+	if (buffer->events_rel != evento_rel(EVENTO_REL_EVENTS))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("extension \"evento\" was created anew since the append"),
+				 errhint("Repeat the transaction.")));
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	caller = MemoryContextSwitchTo(buffer->context);
+
+	/* Locks are waited for here, before anyone waits for our positions. */
+	rel = table_open(buffer->events_rel, RowExclusiveLock);
+	buffer->filenode = rel->rd_rel->relfilenode;
+	for (int i = 0; i < buffer->nentries; i++)
+	{
+		if (buffer->entries[i]->buffered > 0)
+			evento_buffer_load(buffer->entries[i]);
+	}
+
+	taken_first = evento_positions_take(buffer->nevents);
+	taken_last = taken_first + buffer->nevents - 1;
+	evento_write(rel, buffer->entries, buffer->nentries, buffer->events, buffer->nevents,
+				 taken_first);
+
+	table_close(rel, NoLock);
+	MemoryContextSwitchTo(caller);
+	PopActiveSnapshot();
+
+	/* A reader must not see what a crash could take away again. */
+	ForceSyncCommit();
+	if (evento_published_hook != NULL)
+		evento_published_hook();
+}
+
+/*
+ * What was written is visible, and the locks are still held: the streams'
+ * heads can be told to whoever comes next.
+ */
+static void
+remember_heads(void)
+{
+	EventoDb   *db = evento_db();
+
+	for (int i = 0; i < buffer->nentries; i++)
+	{
+		EventoEntry *entry = buffer->entries[i];
+
+		if (entry->kind == EVENTO_LOCK_STREAM && entry->buffered > 0 && !entry->changed &&
+			entry->row.deleted_version == 0 && !entry->row.tombstone)
+			evento_heads_store(db, buffer->filenode, buffer->heads_epoch, entry->hash,
+							   entry->name, entry->len, entry->row.no,
+							   entry->stored_head + entry->buffered);
+	}
+}
+
+static void
+on_end(bool committed)
+{
+	if (committed && taken_first != 0)
+		remember_heads();
+	evento_positions_end(committed);
+	if (committed && taken_first != 0)
+	{
+		committed_first = taken_first;
+		committed_last = taken_last;
+	}
+	taken_first = taken_last = 0;
+	closed = false;
+
+	/* Its memory goes with the transaction. */
+	buffer = NULL;
+}
+
+static void
+on_xact(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (buffer != NULL)
+				on_pre_commit();
+			closed = true;
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (buffer != NULL && buffer->nevents > 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_EVENTO_TWO_PHASE),
+						 errmsg("cannot PREPARE a transaction that has appended events"),
+						 errdetail("Positions are taken when the session that appended commits.")));
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PREPARE:
+			on_end(true);
+			break;
+		case XACT_EVENT_ABORT:
+			on_end(false);
+			break;
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			/* Parallel workers do not append. */
+			break;
+	}
+}
+
+void
+evento_buffer_init(void)
+{
+	RegisterXactCallback(on_xact, NULL);
+	RegisterSubXactCallback(on_subxact, NULL);
+}
+
+/* ---- for streams.c ---- */
+
+void
+evento_lock_stream(const char *name, int len)
+{
+	(void) evento_buffer_entry(EVENTO_LOCK_STREAM, name, len, true);
+}
+
+int64
+evento_stream_head_locked(const char *name, int len, EventoStream *stream,
+						  bool *exists, bool *buffered)
+{
+	EventoEntry *entry = evento_buffer_entry(EVENTO_LOCK_STREAM, name, len, true);
+
+	/* The caller is about to change the row: nobody may rely on what is cached. */
+	entry->changed = true;
+	entry->loaded = false;
+	evento_heads_forget(evento_db(), events_filenode(), entry->hash, entry->name, entry->len);
+	evento_buffer_load(entry);
+	*stream = entry->row;
+	*exists = entry->exists;
+	*buffered = entry->buffered > 0;
+
+	entry->loaded = false;
+	return entry->stored_head + entry->buffered;
+}
+
+/* SQL: last_append() */
+PG_FUNCTION_INFO_V1(evento_last_append);
+Datum
+evento_last_append(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Datum		values[2];
+	bool		nulls[2];
+
+	evento_check_preloaded();
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = Int64GetDatum(committed_first);
+	values[1] = Int64GetDatum(committed_last);
+	nulls[0] = nulls[1] = (committed_first == 0);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}

@@ -1,0 +1,520 @@
+/*
+ * catalog.c
+ *	  Finds the extension's relations, streams by name or number, heads of
+ *	  streams, and event ids within a stream.
+ *
+ * The OIDs of the relations are found by name once and kept until a relcache
+ * invalidation names one of them.  That they are absent is never kept, so a
+ * CREATE EXTENSION is seen without more.
+ *
+ * Lookups go straight to the index: no SPI, no planner.  Locks on relations
+ * are kept until the end of the transaction, as the executor keeps them; the
+ * next lookup of the same transaction then finds them in the local lock table.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/itup.h"
+#include "access/relscan.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/visibilitymap.h"
+#include "catalog/namespace.h"
+#include "commands/extension.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "compat.h"
+#include "evento.h"
+
+#define EVENTO_SCHEMA "evento"
+
+/* Columns of evento._watermark. */
+enum
+{
+	Anum_watermark_singleton = 1,
+	Anum_watermark_position
+};
+
+/* Columns of the index (stream_no, version) INCLUDE (id). */
+enum
+{
+	Anum_index_stream_no = 1,
+	Anum_index_version,
+	Anum_index_id
+};
+
+static const char *const rel_names[EVENTO_REL_COUNT] = {
+	[EVENTO_REL_EVENTS] = "_events",
+	[EVENTO_REL_EVENTS_POSITION] = "_events_position",
+	[EVENTO_REL_EVENTS_STREAM] = "_events_stream",
+	[EVENTO_REL_STREAMS] = "_streams",
+	[EVENTO_REL_STREAMS_PKEY] = "_streams_pkey",
+	[EVENTO_REL_STREAMS_NAME] = "_streams_name_key",
+	[EVENTO_REL_SNAPSHOTS] = "_snapshots",
+	[EVENTO_REL_SNAPSHOTS_PKEY] = "_snapshots_pkey",
+	[EVENTO_REL_POSITIONS] = "_positions",
+	[EVENTO_REL_IDENTITY] = "_identity",
+	[EVENTO_REL_JUMPS] = "_jumps",
+	[EVENTO_REL_WATERMARK] = "_watermark",
+	[EVENTO_REL_LOCKS] = "_locks",
+	[EVENTO_REL_LOCKS_PKEY] = "_locks_pkey"
+};
+
+static Oid	rel_oids[EVENTO_REL_COUNT];
+static bool rel_oids_valid = false;
+static uint32 invalidations = 0;	/* that came in so far, of any relation */
+
+/*
+ * An invalidation of one of our relations (dropped, renamed, rebuilt), or of
+ * everything, makes us look again.
+ */
+static void
+on_relcache_invalidation(Datum arg, Oid relid)
+{
+	invalidations++;
+	if (!rel_oids_valid)
+		return;
+	if (!OidIsValid(relid))
+	{
+		rel_oids_valid = false;
+		return;
+	}
+	for (int i = 0; i < EVENTO_REL_COUNT; i++)
+	{
+		if (rel_oids[i] == relid)
+		{
+			rel_oids_valid = false;
+			return;
+		}
+	}
+}
+
+/*
+ * Fills the cache.  Gives the name of the first thing that is missing, or
+ * NULL where all are there.
+ */
+static const char *
+load_rel_oids(void)
+{
+	static bool registered = false;
+	Oid			schema;
+	Oid			found[EVENTO_REL_COUNT];
+	uint32		before;
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(on_relcache_invalidation, (Datum) 0);
+		registered = true;
+	}
+
+	/* What is found counts only if nothing changed while it was looked for. */
+	do
+	{
+		before = invalidations;
+		schema = get_namespace_oid(EVENTO_SCHEMA, true);
+		if (!OidIsValid(schema))
+			return EVENTO_SCHEMA;
+		for (int i = 0; i < EVENTO_REL_COUNT; i++)
+		{
+			found[i] = get_relname_relid(rel_names[i], schema);
+			if (!OidIsValid(found[i]))
+				return rel_names[i];
+		}
+	} while (before != invalidations);
+
+	memcpy(rel_oids, found, sizeof(rel_oids));
+	rel_oids_valid = true;
+	return NULL;
+}
+
+/*
+ * OID of a relation of the extension.  Needs a transaction.  Raises
+ * undefined_table where this database has not got the extension.
+ */
+Oid
+evento_rel(EventoRel rel)
+{
+	Assert(rel >= 0 && rel < EVENTO_REL_COUNT);
+
+	if (unlikely(!rel_oids_valid))
+	{
+		const char *missing = load_rel_oids();
+
+		if (missing != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("extension \"evento\" is missing or incomplete in this database"),
+					 errdetail("There is no \"%s\".", missing),
+					 errhint("Run CREATE EXTENSION evento.")));
+	}
+	return rel_oids[rel];
+}
+
+/*
+ * True where this database has the extension, with all its relations.  Needs
+ * a transaction.
+ */
+bool
+evento_installed(void)
+{
+	/* The schema alone proves nothing: anyone may have made one. */
+	return rel_oids_valid ||
+		(OidIsValid(get_extension_oid("evento", true)) && load_rel_oids() == NULL);
+}
+
+struct EventoLookup
+{
+	Snapshot	snapshot;
+	MemoryContext context;		/* that it was begun in; scans are opened there */
+	/* _streams: opened by the first lookup that needs them */
+	Relation	streams;
+	TupleTableSlot *stream_slot;
+	Relation	name_index;
+	IndexScanDesc name_scan;
+	Relation	no_index;
+	IndexScanDesc no_scan;
+	/* _events, by stream and version */
+	Relation	events;
+	TupleTableSlot *event_slot;
+	Relation	event_index;
+	IndexScanDesc event_scan;
+	Buffer		vmbuffer;
+};
+
+/*
+ * Starts a run of lookups under one snapshot, which must outlive it.  Gives a
+ * palloc'd EventoLookup; end it with evento_lookup_end, or let an error do so.
+ */
+EventoLookup *
+evento_lookup_begin(Snapshot snapshot)
+{
+	EventoLookup *lookup = palloc0(sizeof(EventoLookup));
+
+	lookup->snapshot = snapshot;
+	lookup->context = CurrentMemoryContext;
+	lookup->vmbuffer = InvalidBuffer;
+	return lookup;
+}
+
+/* Ends a run of lookups and frees it; locks on relations stay. */
+void
+evento_lookup_end(EventoLookup *lookup)
+{
+	if (lookup->name_scan != NULL)
+	{
+		index_endscan(lookup->name_scan);
+		index_close(lookup->name_index, NoLock);
+	}
+	if (lookup->no_scan != NULL)
+	{
+		index_endscan(lookup->no_scan);
+		index_close(lookup->no_index, NoLock);
+	}
+	if (lookup->streams != NULL)
+	{
+		ExecDropSingleTupleTableSlot(lookup->stream_slot);
+		table_close(lookup->streams, NoLock);
+	}
+	if (lookup->event_scan != NULL)
+	{
+		if (BufferIsValid(lookup->vmbuffer))
+			ReleaseBuffer(lookup->vmbuffer);
+		index_endscan(lookup->event_scan);
+		ExecDropSingleTupleTableSlot(lookup->event_slot);
+		index_close(lookup->event_index, NoLock);
+		table_close(lookup->events, NoLock);
+	}
+	pfree(lookup);
+}
+
+/* Opens a scan of _streams over one of its indexes, unless it is open. */
+static void
+open_streams(EventoLookup *lookup, EventoRel rel, Relation *index, IndexScanDesc *scan)
+{
+	MemoryContext caller;
+
+	if (*scan != NULL)
+		return;
+	caller = MemoryContextSwitchTo(lookup->context);
+	if (lookup->streams == NULL)
+	{
+		lookup->streams = table_open(evento_rel(EVENTO_REL_STREAMS), AccessShareLock);
+		lookup->stream_slot = table_slot_create(lookup->streams, NULL);
+	}
+	*index = index_open(evento_rel(rel), AccessShareLock);
+	*scan = evento_index_beginscan(lookup->streams, *index, lookup->snapshot, 1);
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * Looks a single row of _streams up by one key.  Where found, fills stream
+ * and, where name is not NULL, gives the name as a text palloc'd in context.
+ */
+static bool
+find_stream(EventoLookup *lookup, IndexScanDesc scan, ScanKey key,
+			EventoStream *stream, text **name, MemoryContext context)
+{
+	TupleTableSlot *slot = lookup->stream_slot;
+
+	index_rescan(scan, key, 1, NULL, 0);
+	if (!index_getnext_slot(scan, ForwardScanDirection, slot))
+		return false;
+
+	slot_getsomeattrs(slot, Anum_stream_tombstone);
+	stream->no = DatumGetInt64(slot->tts_values[Anum_stream_no - 1]);
+	stream->deleted_version =
+		DatumGetInt64(slot->tts_values[Anum_stream_deleted_version - 1]);
+	stream->tombstone = DatumGetBool(slot->tts_values[Anum_stream_tombstone - 1]);
+	stream->tid = slot->tts_tid;
+	if (name != NULL)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(context);
+
+		*name = DatumGetTextPCopy(slot->tts_values[Anum_stream_name - 1]);
+		MemoryContextSwitchTo(caller);
+	}
+
+	/* The page need not stay pinned until the next lookup. */
+	ExecClearTuple(slot);
+	return true;
+}
+
+/*
+ * Finds a stream by its name (len bytes, not terminated).  False, and stream
+ * untouched, where there is none.
+ */
+bool
+evento_lookup_name(EventoLookup *lookup, const char *name, int len, EventoStream *stream)
+{
+	ScanKeyData key;
+	MemoryContext caller = MemoryContextSwitchTo(lookup->context);
+	text	   *value = cstring_to_text_with_len(name, len);
+	bool		found;
+
+	open_streams(lookup, EVENTO_REL_STREAMS_NAME, &lookup->name_index, &lookup->name_scan);
+	/* ScanKeyInit sets the "C" collation, which is that of the column. */
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, PointerGetDatum(value));
+	found = find_stream(lookup, lookup->name_scan, &key, stream, NULL, NULL);
+	pfree(value);
+	MemoryContextSwitchTo(caller);
+	return found;
+}
+
+/*
+ * Finds a stream by its number; where name is not NULL, the name is palloc'd
+ * as text in the current context.  False, and nothing touched, where there is
+ * none.
+ */
+bool
+evento_lookup_no(EventoLookup *lookup, int64 no, EventoStream *stream, text **name)
+{
+	MemoryContext caller = MemoryContextSwitchTo(lookup->context);
+	ScanKeyData key;
+	bool		found;
+
+	open_streams(lookup, EVENTO_REL_STREAMS_PKEY, &lookup->no_index, &lookup->no_scan);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(no));
+	found = find_stream(lookup, lookup->no_scan, &key, stream, name, caller);
+	MemoryContextSwitchTo(caller);
+	return found;
+}
+
+/*
+ * Starts a walk over the versions of a stream, newest first, in the index
+ * alone.
+ */
+static void
+walk_begin(EventoLookup *lookup, int64 no)
+{
+	ScanKeyData key;
+
+	if (lookup->event_scan == NULL)
+	{
+		lookup->events = table_open(evento_rel(EVENTO_REL_EVENTS), AccessShareLock);
+		lookup->event_slot = table_slot_create(lookup->events, NULL);
+		lookup->event_index = index_open(evento_rel(EVENTO_REL_EVENTS_STREAM),
+										 AccessShareLock);
+		lookup->event_scan = evento_index_beginscan(lookup->events, lookup->event_index,
+													lookup->snapshot, 1);
+
+		/*
+		 * Asking for the index tuple makes the scan keep its pin on the leaf
+		 * page, so that the heap line an entry points to cannot be given to
+		 * another row while the entry is looked at: that is needed for
+		 * snapshots that are not MVCC.
+		 */
+		lookup->event_scan->xs_want_itup = true;
+	}
+	ScanKeyInit(&key, Anum_index_stream_no, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(no));
+	index_rescan(lookup->event_scan, &key, 1, NULL, 0);
+}
+
+/* The next entry, visible or not; its columns are in the scan's xs_itup. */
+static bool
+walk_next(EventoLookup *lookup)
+{
+	CHECK_FOR_INTERRUPTS();
+	return index_getnext_tid(lookup->event_scan, BackwardScanDirection) != NULL;
+}
+
+/* Whether the snapshot sees the row of the entry that the walk stands on. */
+static bool
+walk_visible(EventoLookup *lookup)
+{
+	IndexScanDesc scan = lookup->event_scan;
+	bool		visible;
+
+	if (VM_ALL_VISIBLE(lookup->events, ItemPointerGetBlockNumber(&scan->xs_heaptid),
+					   &lookup->vmbuffer))
+		return true;
+	visible = index_fetch_heap(scan, lookup->event_slot);
+	ExecClearTuple(lookup->event_slot);
+	return visible;
+}
+
+static int64
+walk_version(EventoLookup *lookup)
+{
+	IndexScanDesc scan = lookup->event_scan;
+	bool		isnull;
+
+	return DatumGetInt64(index_getattr(scan->xs_itup, Anum_index_version,
+									   scan->xs_itupdesc, &isnull));
+}
+
+static pg_uuid_t *
+walk_id(EventoLookup *lookup)
+{
+	IndexScanDesc scan = lookup->event_scan;
+	bool		isnull;
+
+	return DatumGetUUIDP(index_getattr(scan->xs_itup, Anum_index_id,
+									   scan->xs_itupdesc, &isnull));
+}
+
+/*
+ * Version of the newest event of a stream that the snapshot sees, hidden or
+ * not; 0 where there is none.
+ */
+int64
+evento_lookup_head(EventoLookup *lookup, int64 no)
+{
+	MemoryContext caller = MemoryContextSwitchTo(lookup->context);
+	int64		head = 0;
+
+	walk_begin(lookup, no);
+	/* Entries of appends that failed at commit stay until a vacuum. */
+	while (head == 0 && walk_next(lookup))
+	{
+		if (walk_visible(lookup))
+			head = walk_version(lookup);
+	}
+	MemoryContextSwitchTo(caller);
+	return head;
+}
+
+/*
+ * Looks for an event id among the newest window versions of a stream; gives
+ * its version, or 0.
+ */
+int64
+evento_lookup_id(EventoLookup *lookup, int64 no, const pg_uuid_t *id, int window)
+{
+	MemoryContext caller = MemoryContextSwitchTo(lookup->context);
+	int64		oldest = 0;		/* 0 until the first entry has said it */
+	int64		found = 0;
+
+	walk_begin(lookup, no);
+	while (found == 0 && walk_next(lookup))
+	{
+		int64		version = walk_version(lookup);
+
+		if (oldest == 0)
+			oldest = Max(version - window + 1, 1);
+		if (version < oldest)
+			break;
+		/* Visibility may cost a look at the heap: only where the id fits. */
+		if (memcmp(walk_id(lookup), id, UUID_LEN) == 0 && walk_visible(lookup))
+			found = version;
+	}
+	MemoryContextSwitchTo(caller);
+	return found;
+}
+
+/* A single evento_lookup_name. */
+bool
+evento_stream_by_name(const char *name, int len, Snapshot snapshot, EventoStream *stream)
+{
+	EventoLookup *lookup = evento_lookup_begin(snapshot);
+	bool		found = evento_lookup_name(lookup, name, len, stream);
+
+	evento_lookup_end(lookup);
+	return found;
+}
+
+/* A single evento_lookup_no. */
+bool
+evento_stream_by_no(int64 no, Snapshot snapshot, EventoStream *stream, text **name)
+{
+	EventoLookup *lookup = evento_lookup_begin(snapshot);
+	bool		found = evento_lookup_no(lookup, no, stream, name);
+
+	evento_lookup_end(lookup);
+	return found;
+}
+
+/* A single evento_lookup_head. */
+int64
+evento_stream_head(int64 no, Snapshot snapshot)
+{
+	EventoLookup *lookup = evento_lookup_begin(snapshot);
+	int64		head = evento_lookup_head(lookup, no);
+
+	evento_lookup_end(lookup);
+	return head;
+}
+
+/* A single evento_lookup_id. */
+int64
+evento_stream_find_id(int64 no, const pg_uuid_t *id, int window, Snapshot snapshot)
+{
+	EventoLookup *lookup = evento_lookup_begin(snapshot);
+	int64		version = evento_lookup_id(lookup, no, id, window);
+
+	evento_lookup_end(lookup);
+	return version;
+}
+
+/*
+ * The watermark that its row has as the snapshot sees it; 0 where the row is
+ * missing.  Needs no preload.
+ */
+int64
+evento_watermark_row(Snapshot snapshot)
+{
+	Relation	heap = table_open(evento_rel(EVENTO_REL_WATERMARK), AccessShareLock);
+	SysScanDesc scan = systable_beginscan(heap, InvalidOid, false, snapshot, 0, NULL);
+	HeapTuple	tuple = systable_getnext(scan);
+	int64		watermark = 0;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+
+		watermark = DatumGetInt64(heap_getattr(tuple, Anum_watermark_position,
+											   RelationGetDescr(heap), &isnull));
+	}
+	systable_endscan(scan);
+	table_close(heap, NoLock);
+	return watermark;
+}

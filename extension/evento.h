@@ -1,0 +1,512 @@
+/*
+ * evento.h
+ *	  What the files of the extension know of each other.
+ *
+ * catalog.c    finds the extension's relations, streams by name or number,
+ *              and heads of streams
+ * heads.c      a cache in shared memory of streams' numbers and versions
+ * shmem.c      shared memory: one state per database, one slot per backend
+ * sequencer.c  positions: reserve, publish, give back; the watermark
+ * append.c     the SQL-callable appends, and the way of every append
+ * check.c      what can be said of an append without looking into the database
+ * batch.c      decodes the packed form
+ * buffer.c     what a transaction has appended and not yet written:
+ *              savepoints, PRE_COMMIT, COMMIT, ABORT
+ * write.c      the rows of a transaction's appends, at PRE_COMMIT
+ * read.c       read_stream, read_all, scan_all, load_stream
+ * streams.c    delete_stream, snapshots, lock keys
+ * wait.c       wait, watermark
+ * worker.c     launcher and the worker of a database
+ * compat.h     every PG_VERSION_NUM shim
+ */
+#ifndef EVENTO_H
+#define EVENTO_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "access/htup.h"
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "utils/relcache.h"
+#include "utils/snapshot.h"
+#include "utils/uuid.h"
+
+#include "../include/errcodes.h"
+#include "../include/packed.h"
+
+/* SQLSTATEs as ereport wants them. */
+#define ERRCODE_EVENTO_WRONG_VERSION	MAKE_SQLSTATE('V', '0', '0', '0', '1')
+#define ERRCODE_EVENTO_ID_CLASH			MAKE_SQLSTATE('V', '0', '0', '0', '2')
+#define ERRCODE_EVENTO_STREAM_DELETED	MAKE_SQLSTATE('V', '0', '0', '0', '3')
+#define ERRCODE_EVENTO_NOT_PRELOADED	MAKE_SQLSTATE('V', '0', '0', '0', '4')
+#define ERRCODE_EVENTO_READ_ONLY		MAKE_SQLSTATE('V', '0', '0', '0', '5')
+#define ERRCODE_EVENTO_MALFORMED_BATCH	MAKE_SQLSTATE('V', '0', '0', '0', '6')
+#define ERRCODE_EVENTO_TWO_PHASE		MAKE_SQLSTATE('V', '0', '0', '0', '7')
+#define ERRCODE_EVENTO_LOCK_LOST		MAKE_SQLSTATE('V', '0', '0', '0', '8')
+
+/* Attribute numbers of evento._events; sql/evento.sql makes the table. */
+enum
+{
+	Anum_event_position = 1,
+	Anum_event_stream_no,
+	Anum_event_version,
+	Anum_event_timestamp,
+	Anum_event_recorded_at,
+	Anum_event_id,
+	Anum_event_service,
+	Anum_event_force_telemetry,
+	Anum_event_type,
+	Anum_event_context,
+	Anum_event_class,
+	Anum_event_data,
+	Anum_event_metadata,
+	Natts_event = Anum_event_metadata
+};
+
+/* Attribute numbers of evento._streams. */
+enum
+{
+	Anum_stream_no = 1,
+	Anum_stream_name,
+	Anum_stream_deleted_version,
+	Anum_stream_deleted_at,
+	Anum_stream_tombstone,
+	Natts_stream = Anum_stream_tombstone
+};
+
+/* ---- catalog.c ---- */
+
+/* Relations and indexes of the extension, found by name, cached until an invalidation. */
+typedef enum EventoRel
+{
+	EVENTO_REL_EVENTS,
+	EVENTO_REL_EVENTS_POSITION,		/* index */
+	EVENTO_REL_EVENTS_STREAM,		/* index */
+	EVENTO_REL_STREAMS,
+	EVENTO_REL_STREAMS_PKEY,		/* index on stream_no */
+	EVENTO_REL_STREAMS_NAME,		/* unique index on name */
+	EVENTO_REL_SNAPSHOTS,
+	EVENTO_REL_SNAPSHOTS_PKEY,		/* index on stream */
+	EVENTO_REL_POSITIONS,			/* sequence */
+	EVENTO_REL_IDENTITY,
+	EVENTO_REL_JUMPS,
+	EVENTO_REL_WATERMARK,
+	EVENTO_REL_LOCKS,
+	EVENTO_REL_LOCKS_PKEY,			/* index on (name, ticket) */
+	EVENTO_REL_COUNT
+} EventoRel;
+
+/* OID of a relation; ereports where the extension is not in this database. */
+extern Oid	evento_rel(EventoRel rel);
+
+/* True where this database has the extension. */
+extern bool evento_installed(void);
+
+/* A row of _streams. */
+typedef struct EventoStream
+{
+	int64		no;				/* stream_no: position of its first event */
+	int64		deleted_version;	/* events up to this version are hidden */
+	bool		tombstone;
+	ItemPointerData tid;		/* of the row, for an update */
+} EventoStream;
+
+/* Finds a stream by name (not terminated, len bytes) under a snapshot; false where there is none. */
+extern bool evento_stream_by_name(const char *name, int len, Snapshot snapshot, EventoStream *stream);
+
+/*
+ * Finds a stream by number; its name is palloc'd as text in the current
+ * context where name is not NULL.
+ */
+extern bool evento_stream_by_no(int64 no, Snapshot snapshot, EventoStream *stream, text **name);
+
+/* Version of the newest event of a stream that the snapshot sees, 0 where there is none. */
+extern int64 evento_stream_head(int64 no, Snapshot snapshot);
+
+/*
+ * Walks the newest versions of a stream, at most window of them, in the index
+ * for an event id; gives its version, or 0.
+ */
+extern int64 evento_stream_find_id(int64 no, const pg_uuid_t *id, int window, Snapshot snapshot);
+
+/*
+ * The same, for callers with many of them: relations and scans stay open
+ * between lookups.  Valid until evento_lookup_end, or an error; the snapshot
+ * must outlive it.  Lives in the memory context current at begin.
+ */
+typedef struct EventoLookup EventoLookup;
+extern EventoLookup *evento_lookup_begin(Snapshot snapshot);
+extern bool evento_lookup_name(EventoLookup *lookup, const char *name, int len, EventoStream *stream);
+extern bool evento_lookup_no(EventoLookup *lookup, int64 no, EventoStream *stream, text **name);
+extern int64 evento_lookup_head(EventoLookup *lookup, int64 no);
+extern int64 evento_lookup_id(EventoLookup *lookup, int64 no, const pg_uuid_t *id, int window);
+extern void evento_lookup_end(EventoLookup *lookup);
+
+/* The watermark that the row in evento._watermark has as the snapshot sees it, 0 where it is missing. */
+extern int64 evento_watermark_row(Snapshot snapshot);
+
+/* ---- streams.c ---- */
+
+/*
+ * Keeps or drops the snapshot of a stream.  The caller holds the stream's lock
+ * and has checked version and state.  save: false where a newer one is there;
+ * drop: false where there was none.  class_name may be NULL.
+ */
+extern bool evento_snapshot_save(const char *name, int len, int64 version, text *class_name, text *state);
+extern bool evento_snapshot_drop(const char *name, int len);
+
+/* The snapshot of a stream, as an MVCC snapshot sees it. */
+typedef struct EventoSnapshot
+{
+	int64		version;
+	text	   *class_name;		/* or NULL */
+	text	   *state;
+	TimestampTz taken_at;
+} EventoSnapshot;
+extern bool evento_snapshot_find(const char *name, int len, Snapshot snapshot, EventoSnapshot *found);
+
+/*
+ * For who answers "it is stored" of another's event: makes the commit of this
+ * transaction wait for WAL flush and synchronous standbys all the same.
+ */
+extern void evento_durable_commit(void);
+
+/* ---- append.c and buffer.c, for streams.c and read.c ---- */
+
+/* V0004 without preload, V0005 on a standby, 25006 in a read-only transaction. */
+extern void evento_check_write(const char *what);
+
+/* V0004 without preload. */
+extern void evento_check_preloaded(void);
+
+/* Name of a stream as an argument: gives bytes and length; 22023 where NULL, empty, too long. */
+extern const char *evento_check_stream_name(text *stream, int *len);
+
+/* JSON as an argument or in a batch: 22P02 malformed or too deep, 22023 too large. */
+extern void evento_check_json(const char *what, const char *json, int len);
+
+/* Takes a stream's lock until the end of the transaction, waiting. */
+extern void evento_lock_stream(const char *name, int len);
+
+/*
+ * Last version of a stream for one who has its lock, with what this
+ * transaction has appended and not yet written; 0 where there is none.
+ * Raises 40001 where the snapshot of the transaction cannot see the stored
+ * head.  *buffered: whether this transaction has appended to it.
+ * *exists: whether it has a row, which stream then holds.
+ */
+extern int64 evento_stream_head_locked(const char *name, int len, EventoStream *stream,
+									   bool *exists, bool *buffered);
+
+/* Compares an expected version (or NULL flag) with what is there; V0001, 22023. */
+extern void evento_check_expected(const char *name, int len, bool any, int64 expected,
+								  int64 head, int64 deleted_version);
+
+/* Settings; evento.c defines them. */
+extern int	evento_max_databases;
+extern int	evento_max_streams_per_transaction;
+extern int	evento_max_event_size;			/* kB */
+extern int	evento_max_transaction_size;	/* kB */
+extern int	evento_max_json_depth;
+extern int	evento_cached_streams;
+extern int	evento_id_window;		/* newest versions in which an event id is looked for */
+extern int	evento_position_jump;
+extern int	evento_watermark_interval;	/* ms */
+
+/* ---- append.c, for batch.c ---- */
+
+/* One event as it came in; texts are neither terminated nor owned. */
+typedef struct EventoNewEvent
+{
+	const char *type;
+	const char *context;
+	const char *class_name;		/* NULL: none */
+	const char *data;
+	const char *metadata;		/* NULL: none */
+	int			type_len;
+	int			context_len;
+	int			class_len;
+	int			data_len;
+	int			metadata_len;
+	bool		service;
+	bool		force_telemetry;
+	bool		has_id;			/* the caller gave it */
+	bool		has_timestamp;
+	pg_uuid_t	id;
+	int64		timestamp_ms;	/* since 1970 */
+} EventoNewEvent;
+
+/* One append: events for one stream, all or none. */
+typedef struct EventoAppend
+{
+	const char *stream;			/* NULL: none */
+	int			stream_len;
+	int			nevents;
+	EventoNewEvent *events;
+	int64		expected;		/* EVENTO_EXPECTED_* or n */
+	bool		wait;			/* for busy streams; else 55P03 */
+	int			flags;			/* EVENTO_ITEM_* */
+	const char *lock;			/* with EVENTO_ITEM_LOCK */
+	int			lock_len;
+	int64		fence;
+	int64		since;			/* with EVENTO_ITEM_SINCE */
+	const char *snapshot_class; /* with EVENTO_ITEM_SNAPSHOT; NULL: none */
+	int			snapshot_class_len;
+	const char *snapshot_state;
+	int			snapshot_state_len;
+} EventoAppend;
+
+/* What became of it. */
+typedef struct EventoOutcome
+{
+	int			sqlstate;		/* 0: appended, or there already */
+	bool		repeat;			/* there already: nothing was stored */
+	int64		first;			/* versions, 0 without stream */
+	int64		last;
+	char	   *message;		/* palloc'd, NULL with sqlstate 0 */
+	char	   *detail;			/* palloc'd or NULL */
+	const char *hint;			/* constant or NULL */
+} EventoOutcome;
+
+/*
+ * Checks an append and buffers its events for the commit.  What is wrong with
+ * this append alone comes back in outcome; what ends the transaction raises.
+ */
+extern void evento_append_item(const EventoAppend *append, EventoOutcome *outcome);
+
+/* ---- check.c, for append.c ---- */
+
+/* Milliseconds between 1970 and 2000, where TimestampTz starts. */
+#define EVENTO_MS_UNIX_TO_POSTGRES \
+	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000)
+
+/* False, with the outcome set, where an append is wrong in itself. */
+extern bool evento_check_append(const EventoAppend *append, EventoOutcome *outcome);
+
+/* Whether a stream at head, hidden up to deleted_version, is what was expected. */
+extern bool evento_expected_met(int64 expected, int64 head, int64 deleted_version);
+
+/* message and detail are palloc'd (detail may be NULL), hint is a constant or NULL. */
+extern void evento_outcome_set(EventoOutcome *outcome, int sqlstate, char *message, char *detail,
+							   const char *hint);
+extern void evento_outcome_wrong_version(EventoOutcome *outcome, const char *name, int len,
+										 int64 expected, int64 head, int64 deleted_version);
+
+/* Raises what an outcome says; nothing where it is a success. */
+extern void evento_outcome_raise(const EventoOutcome *outcome);
+
+/* ---- buffer.c, for append.c and batch.c ---- */
+
+typedef enum EventoLockKind
+{
+	EVENTO_LOCK_STREAM,			/* a stream, or the lock of commands of that name */
+	EVENTO_LOCK_ID				/* the id of an event without stream */
+} EventoLockKind;
+
+/* A stream that this transaction has locked. */
+typedef struct EventoEntry
+{
+	EventoLockKind kind;
+	int			len;
+	char	   *name;
+	uint64		hash;
+	SubTransactionId subid;		/* that holds the lock */
+	bool		changed;		/* the row is, or was to be, changed in this transaction */
+	bool		loaded;			/* exists, row and stored_head are known */
+	bool		exists;
+	EventoStream row;
+	int64		stored_head;	/* version of the newest event in the table */
+	int64		buffered;		/* events behind that, not yet written */
+	int64		newest;			/* the newest of these in the buffer, or -1 */
+} EventoEntry;
+
+/*
+ * Gives the entry of a name, with its lock held exclusively to the end of the
+ * transaction.  NULL where it is busy and wait is false.  54000 beyond
+ * evento.max_streams_per_transaction.
+ */
+extern EventoEntry *evento_buffer_entry(EventoLockKind kind, const char *name, int len, bool wait);
+
+/* Fills in what is stored of a stream; 40001 where the transaction's snapshot cannot see it. */
+extern void evento_buffer_load(EventoEntry *entry);
+
+/* Takes a stream's lock in share mode, without waiting; false where it is busy. */
+extern bool evento_buffer_share(const char *name, int len);
+
+/* Buffers one event; entry is NULL without stream.  Gives its version, or 0. */
+extern int64 evento_buffer_add(EventoEntry *entry, const EventoNewEvent *event, TimestampTz timestamp);
+
+/*
+ * Looks for an id among the newest window events buffered for a stream (NULL:
+ * for none).  Gives where it lies in the buffer, or -1.
+ */
+extern int64 evento_buffer_find_id(EventoEntry *entry, const pg_uuid_t *id, int window);
+
+/* A buffered event: its version (0 without stream), and its row with its descriptor. */
+extern int64 evento_buffer_version(int64 at);
+extern HeapTuple evento_buffer_tuple(int64 at);
+
+/* From here to the end (or an error), streams are looked up with scans kept open. */
+extern void evento_buffer_lookups_begin(void);
+extern void evento_buffer_lookups_end(void);
+
+/* EventoLookup of that time, or NULL. */
+extern EventoLookup *evento_buffer_lookup(void);
+
+/* Called, where not NULL, at PRE_COMMIT between taking positions and the commit. */
+extern PGDLLEXPORT void (*evento_published_hook) (void);
+
+extern void evento_buffer_init(void);
+
+/* ---- write.c ---- */
+
+/* An event that waits for its commit. */
+typedef struct EventoBuffered
+{
+	HeapTuple	tuple;
+	EventoEntry *entry;			/* NULL: without stream */
+	int64		version;
+	int64		previous;		/* of the same stream, or of those without; -1: none */
+	pg_uuid_t	id;
+	SubTransactionId subid;
+} EventoBuffered;
+
+/*
+ * Gives events their positions, from first on, and writes them and their
+ * streams.  rel is evento._events, locked.  Frees the tuples.
+ */
+extern void evento_write(Relation rel, EventoEntry **entries, int nentries,
+						 EventoBuffered *events, int64 nevents, int64 first);
+
+/* ---- shmem.c ---- */
+
+/* The state of one database.  Fields without a note are atomics anyone may read. */
+typedef struct EventoDb
+{
+	Oid			dboid;			/* the tranche's lock; InvalidOid: free */
+	Oid			incarnation;	/* the seeding lock: the sequence this state is about */
+	pg_atomic_uint64 published; /* watermark; written by the worker, and when seeding anew */
+	ConditionVariable advanced; /* broadcast when published moved */
+	pg_atomic_uint32 waiters;	/* sessions in wait() */
+	pg_atomic_uint32 worker;	/* proc number + 1 of the worker; 0: none */
+	pg_atomic_uint32 worker_pid;
+	pg_atomic_uint32 worker_wanted;
+	pg_atomic_uint64 keep_off_until;	/* TimestampTz; no worker is started before */
+	pg_atomic_uint32 heads_epoch;	/* entries of heads.c with another one are void */
+	pg_atomic_uint32 seeded;	/* the sequence for which counter is right, or InvalidOid */
+	char		pad1[PG_CACHE_LINE_SIZE];
+	pg_atomic_uint64 counter;	/* next position */
+	pg_atomic_uint64 reserved;	/* last position that the sequence has reserved */
+	char		pad2[PG_CACHE_LINE_SIZE];
+	pg_atomic_uint32 wake;		/* the worker has been told to look */
+	char		pad3[PG_CACHE_LINE_SIZE];
+} EventoDb;
+
+/* What a backend says while it commits appends; padded to a cache line. */
+typedef union EventoSlot
+{
+	struct
+	{
+		pg_atomic_uint64 lower; /* its positions are not below; 0: none */
+		pg_atomic_uint32 db;	/* index of its database's state */
+		pg_atomic_uint32 pid;
+	};
+	char		pad[64];
+} EventoSlot;
+
+extern void evento_shmem_init(void);
+
+/* True where the library was preloaded and shared memory is there. */
+extern bool evento_shmem_ready(void);
+
+/* State of this session's database, made where it is new; 53400 where there is no room. */
+extern EventoDb *evento_db(void);
+extern int	evento_db_index(const EventoDb *db);
+
+/* State by index (NULL where free) or by database (NULL where unknown). */
+extern EventoDb *evento_db_at(int index, Oid *dboid);
+extern EventoDb *evento_db_find(Oid dboid);
+
+/* Forgets a database that is gone. */
+extern void evento_db_forget(Oid dboid);
+
+extern EventoSlot *evento_my_slot(void);
+extern EventoSlot *evento_slots(int *count);
+
+/* Tells the worker of a database, or the launcher to start one.  Never raises. */
+extern void evento_wake_worker(EventoDb *db);
+extern void evento_wake_launcher(void);
+
+/* The flag that evento_wake_launcher raises. */
+extern pg_atomic_uint32 *evento_launcher_woken(void);
+
+/* The launcher says where it is (proc number + 1), or that it goes (0). */
+extern void evento_set_launcher(uint32 proc);
+
+/* Makes every entry of heads.c void that belongs to this database.  Never raises. */
+extern void evento_heads_clear(EventoDb *db);
+
+/* ---- heads.c ---- */
+
+extern Size evento_heads_size(void);
+extern void evento_heads_startup(void);
+
+/*
+ * Number and newest version of a stream whose lock the caller has; false where
+ * they are not cached.  filenode: of evento._events.  hash: of the name.
+ */
+extern bool evento_heads_find(EventoDb *db, Oid filenode, uint64 hash, const char *name, int len,
+							  int64 *no, int64 *version);
+
+/*
+ * Remembers them, at COMMIT, for a stream that is not deleted; epoch is
+ * heads_epoch as it was before the rows were looked at.  Never raises.
+ */
+extern void evento_heads_store(EventoDb *db, Oid filenode, uint32 epoch, uint64 hash,
+							   const char *name, int len, int64 no, int64 version);
+
+/* For one who is about to change the stream's row.  Never raises. */
+extern void evento_heads_forget(EventoDb *db, Oid filenode, uint64 hash, const char *name, int len);
+
+/* ---- sequencer.c ---- */
+
+/*
+ * Publishes that this backend is going to commit n events, takes positions for
+ * them and gives the first.  May write the sequence and _identity.
+ */
+extern int64 evento_positions_take(int64 n);
+
+/* At COMMIT or ABORT.  Never raises. */
+extern void evento_positions_end(bool committed);
+
+/* Rows may have come in by another way: seed again before the next position. */
+extern void evento_positions_unknown(void);
+
+/*
+ * For the worker, in a transaction of its own: seeds where the counter is
+ * unknown and this is not a restore in progress.  False: somebody is loading
+ * rows or seeding; try later.  *watermark: up to where all is committed.
+ */
+extern bool evento_positions_seed(EventoDb *db, int64 *watermark);
+
+/* True where the counter of this database is known. */
+extern bool evento_positions_known(EventoDb *db);
+
+/* Watermark by counter and slots; the counter has to be known. */
+extern int64 evento_watermark_compute(EventoDb *db);
+
+/* The watermark of this database, computed now; only on a primary. */
+extern int64 evento_watermark_now(void);
+
+/* The highest position in the table, of any row; 0 where there is none. */
+extern int64 evento_newest_position(void);
+
+/* ---- worker.c ---- */
+
+extern void evento_worker_init(void);
+extern PGDLLEXPORT void evento_launcher_main(Datum arg);
+extern PGDLLEXPORT void evento_worker_main(Datum arg);
+
+#endif							/* EVENTO_H */
