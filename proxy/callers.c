@@ -1,0 +1,142 @@
+/*
+ * callers.c
+ *    Callers by name, their entries by correlationId, and the lists of entries.
+ */
+#include "callers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <utlist.h>
+
+#include "metrics.h"
+
+evp_caller_t *
+evp_caller_find(evp_callers_t *callers, const char *bundle, const char *instance, bool make)
+{
+	size_t		bundle_len = strlen(bundle);
+	size_t		instance_len = strlen(instance);
+	size_t		len = bundle_len + 1 + instance_len;
+	char	   *key = malloc(len + 1);
+	evp_caller_t *caller = NULL;
+
+	if (key == NULL)
+		return NULL;
+	memcpy(key, bundle, bundle_len + 1);
+	memcpy(key + bundle_len + 1, instance, instance_len + 1);
+	HASH_FIND(hh, callers->table, key, len, caller);
+	if (caller != NULL || !make || (caller = calloc(1, sizeof(*caller))) == NULL)
+	{
+		free(key);
+		return caller;
+	}
+	caller->key = key;
+	caller->key_len = len;
+	HASH_ADD_KEYPTR(hh, callers->table, caller->key, caller->key_len, caller);
+	return caller;
+}
+
+const char *
+evp_caller_bundle(const evp_caller_t *caller)
+{
+	return caller->key;
+}
+
+const char *
+evp_caller_instance(const evp_caller_t *caller)
+{
+	return caller->key + strlen(caller->key) + 1;
+}
+
+void
+evp_caller_release(evp_callers_t *callers, evp_caller_t *caller)
+{
+	if (caller->session != NULL || caller->entries != NULL || caller->pinned)
+		return;
+	HASH_DEL(callers->table, caller);
+	free(caller->key);
+	free(caller);
+}
+
+evp_entry_t *
+evp_entry_new(evp_caller_t *caller, const uint8_t correlation[16])
+{
+	evp_entry_t *entry = calloc(1, sizeof(*entry));
+
+	if (entry == NULL)
+		return NULL;
+	memcpy(entry->correlation, correlation, sizeof(entry->correlation));
+	entry->caller = caller;
+	HASH_ADD(hh, caller->entries, correlation, sizeof(entry->correlation), entry);
+	return entry;
+}
+
+evp_entry_t *
+evp_entry_find(evp_caller_t *caller, const uint8_t correlation[16])
+{
+	evp_entry_t *entry;
+
+	HASH_FIND(hh, caller->entries, correlation, 16, entry);
+	return entry;
+}
+
+void
+evp_entry_add(evp_callers_t *callers, evp_entry_t *entry, evp_entry_list_t list, size_t bytes, uint64_t ends_at)
+{
+	entry->list = list;
+	entry->bytes = bytes;
+	entry->ends_at = ends_at;
+	DL_APPEND(callers->lists[list], entry);
+	if (list == EVP_ENTRY_OPEN)
+	{
+		evp_metrics.requests_open++;
+		evp_metrics.request_bytes += bytes;
+		entry->caller->open++;
+	}
+	else
+	{
+		evp_metrics.answers_kept++;
+		evp_metrics.answer_bytes += bytes;
+	}
+}
+
+void
+evp_entry_remove(evp_callers_t *callers, evp_entry_t *entry)
+{
+	DL_DELETE(callers->lists[entry->list], entry);
+	if (entry->list == EVP_ENTRY_OPEN)
+	{
+		evp_metrics.requests_open--;
+		evp_metrics.request_bytes -= entry->bytes;
+		entry->caller->open--;
+	}
+	else
+	{
+		evp_metrics.answers_kept--;
+		evp_metrics.answer_bytes -= entry->bytes;
+	}
+}
+
+void
+evp_entry_free(evp_callers_t *callers, evp_entry_t *entry)
+{
+	evp_caller_t *caller = entry->caller;
+
+	evp_entry_remove(callers, entry);
+	HASH_DEL(caller->entries, entry);
+	evp_parts_free(&entry->answer);
+	free(entry);
+	evp_caller_release(callers, caller);
+}
+
+void
+evp_callers_trim(evp_callers_t *callers, uint64_t most)
+{
+	static const evp_entry_list_t order[] = {EVP_ENTRY_RECENT, EVP_ENTRY_KEPT, EVP_ENTRY_AWAY};
+
+	for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
+	{
+		while (evp_metrics.answer_bytes > most && callers->lists[order[i]] != NULL)
+			evp_entry_free(callers, callers->lists[order[i]]);
+	}
+}

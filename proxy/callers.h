@@ -1,0 +1,98 @@
+/*
+ * callers.h
+ *    The table behind requests.c: callers, and for each the requests that are
+ *    open and the answers that are kept.
+ *
+ *    An entry is in one list at a time: open, until it is answered; then away,
+ *    when the answer could not be sent; kept, when a repeat is to get the same
+ *    bytes (commands); or recent, for the others, in case the connection that
+ *    the answer went out on is about to break.  Each list but the first is in
+ *    the order in which its entries end.
+ */
+#ifndef EVP_CALLERS_H
+#define EVP_CALLERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define uthash_fatal(msg) abort()
+#include <uthash.h>
+
+#include "requests.h"
+#include "wire.h"
+
+#define EVP_ENTRY_BYTES 512		/* what an entry takes beside its payload, about */
+
+typedef enum evp_entry_list
+{
+	EVP_ENTRY_OPEN,
+	EVP_ENTRY_AWAY,
+	EVP_ENTRY_KEPT,
+	EVP_ENTRY_RECENT,
+	EVP_ENTRY_LISTS
+} evp_entry_list_t;
+
+typedef struct evp_entry evp_entry_t;
+
+/* A bundle's instance that is connected here, or has entries. */
+typedef struct evp_caller
+{
+	char	   *key;			/* bundle, a zero byte, instance */
+	size_t		key_len;
+	evp_session_t *session;		/* NULL while it is not connected here */
+	uint64_t	closed_at;		/* when its last session here ended */
+	int64_t		proxy_id;		/* where it has gone, 0: not known */
+	evp_entry_t *entries;		/* by correlationId, in the order of their making */
+	unsigned	open;
+	bool		pinned;			/* its entries are being walked through: it is not freed */
+	UT_hash_handle hh;
+} evp_caller_t;
+
+struct evp_entry
+{
+	uint8_t		correlation[16];
+	evp_caller_t *caller;
+	evp_request_t *request;		/* while it is open; a reference */
+	evp_parts_t answer;			/* then */
+	bool		command;
+	evp_entry_list_t list;
+	size_t		bytes;			/* as counted in the list's metric */
+	uint64_t	sent_at;		/* evp_now time of the answer */
+	uint64_t	ends_at;		/* when it leaves its list */
+	evp_entry_t *prev;
+	evp_entry_t *next;
+	UT_hash_handle hh;
+};
+
+typedef struct evp_callers
+{
+	evp_caller_t *table;
+	evp_entry_t *lists[EVP_ENTRY_LISTS];
+} evp_callers_t;
+
+/* The caller of this name; make: made where there is none.  NULL where there is none, or no memory. */
+evp_caller_t *evp_caller_find(evp_callers_t *callers, const char *bundle, const char *instance, bool make);
+
+/* Its two names, the caller's as long as it lives. */
+const char *evp_caller_bundle(const evp_caller_t *caller);
+const char *evp_caller_instance(const evp_caller_t *caller);
+
+/* Frees a caller that nothing needs any more. */
+void evp_caller_release(evp_callers_t *callers, evp_caller_t *caller);
+
+/* A new entry of a caller, in no list yet; the correlationId is not there.  NULL without memory. */
+evp_entry_t *evp_entry_new(evp_caller_t *caller, const uint8_t correlation[16]);
+evp_entry_t *evp_entry_find(evp_caller_t *caller, const uint8_t correlation[16]);
+
+/* Puts an entry at the end of a list, counting bytes for it; takes it out of its list. */
+void evp_entry_add(evp_callers_t *callers, evp_entry_t *entry, evp_entry_list_t list, size_t bytes, uint64_t ends_at);
+void evp_entry_remove(evp_callers_t *callers, evp_entry_t *entry);
+
+/* Frees an entry that is in a list and has no request any more; its caller may go with it. */
+void evp_entry_free(evp_callers_t *callers, evp_entry_t *entry);
+
+/* Drops the oldest answers, the least needed first, until those kept take at most so many bytes. */
+void evp_callers_trim(evp_callers_t *callers, uint64_t most);
+
+#endif /* EVP_CALLERS_H */

@@ -1,0 +1,592 @@
+/*
+ * command.c
+ *    Starts, queues, delays and ends commands, and holds what domain and service
+ *    commands share: lock, call, append, answers.
+ *
+ *    Commands on one aggregate that meet in this proxy run one after the other,
+ *    so that they don't conflict with each other.  That is for speed: what keeps
+ *    them apart across proxies is the expected version of the append.
+ */
+#include "command.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+#include <utlist.h>
+
+#include "command_run.h"
+#include "log.h"
+#include "metrics.h"
+#include "payload.h"
+#include "registry.h"
+#include "turn.h"
+#include "uuid.h"
+
+#define MODULE "command"
+
+#define TICK_MS			10
+#define SWEEP_MS		250
+#define MAX_ANSWER		((size_t) 256 * 1024 * 1024)
+#define MAX_METADATA	((size_t) 64 * 1024 * 1024)
+
+struct evp_command_queue
+{
+	UT_hash_handle hh;
+	evp_command_t *running;
+	evp_command_t *waiting;		/* EVP_WAIT_QUEUE */
+	size_t		len;
+	char		name[];
+};
+
+struct evp_commands
+{
+	evp_proxy_t *proxy;
+	evp_command_t *all;
+	evp_command_queue_t *queues;
+	evp_command_t *ready;		/* EVP_WAIT_TURN */
+	evp_command_t *delayed;		/* EVP_WAIT_DELAY */
+	size_t		queued;			/* EVP_WAIT_QUEUE */
+	evp_turn_t	turn;
+	uv_timer_t	tick;			/* while some are delayed */
+	uv_timer_t	sweep;			/* while some are queued */
+	bool		stopped;
+};
+
+/* ---- waiting ---- */
+
+void
+evp_command_next(evp_command_t *command, evp_command_step step)
+{
+	command->wait = EVP_WAIT_TURN;
+	command->step = step;
+	DL_APPEND2(command->commands->ready, command, before, after);
+	evp_turn_wake(&command->commands->turn);
+}
+
+static void
+on_turn(void *arg)
+{
+	evp_commands_t *commands = arg;
+	evp_command_t *command;
+
+	while ((command = commands->ready) != NULL)
+	{
+		DL_DELETE2(commands->ready, command, before, after);
+		command->step(command);
+	}
+}
+
+static void
+on_tick(uv_timer_t *timer)
+{
+	evp_commands_t *commands = timer->data;
+	uint64_t	now = evp_now(commands->proxy);
+	evp_command_t *command,
+			   *next;
+
+	DL_FOREACH_SAFE2(commands->delayed, command, next, after)
+		if (command->resume_at <= now)
+		{
+			DL_DELETE2(commands->delayed, command, before, after);
+			evp_command_next(command, command->step);
+		}
+	if (commands->delayed == NULL)
+		uv_timer_stop(&commands->tick);
+}
+
+void
+evp_command_delay(evp_command_t *command, uint64_t ms, evp_command_step step)
+{
+	evp_commands_t *commands = command->commands;
+
+	command->wait = EVP_WAIT_DELAY;
+	command->step = step;
+	command->resume_at = evp_now(command->proxy) + ms;
+	DL_APPEND2(commands->delayed, command, before, after);
+	if (!uv_is_active((uv_handle_t *) &commands->tick))
+		uv_timer_start(&commands->tick, on_tick, TICK_MS, TICK_MS);
+}
+
+/* Ends commands whose time runs out while others have their aggregate. */
+static void
+on_sweep(uv_timer_t *timer)
+{
+	evp_commands_t *commands = timer->data;
+	uint64_t	now = evp_now(commands->proxy);
+	evp_command_t *command,
+			   *next;
+
+	DL_FOREACH_SAFE(commands->all, command, next)
+		if (command->wait == EVP_WAIT_QUEUE && command->request->deadline <= now)
+			evp_command_fail(command, EVP_EX_TIMEOUT, "other commands had the aggregate until the time was up");
+	if (commands->queued == 0)
+		uv_timer_stop(&commands->sweep);
+}
+
+/* ---- the queue of an aggregate ---- */
+
+/* Runs a command as soon as it is the first on its aggregate. */
+static void
+enter_queue(evp_command_t *command, evp_slice_t name, evp_command_step step)
+{
+	evp_commands_t *commands = command->commands;
+	evp_command_queue_t *queue;
+
+	HASH_FIND(hh, commands->queues, name.p, name.n, queue);
+	if (queue == NULL)
+	{
+		queue = calloc(1, sizeof(*queue) + name.n);
+		if (queue == NULL)
+			abort();
+		queue->len = name.n;
+		memcpy(queue->name, name.p, name.n);
+		HASH_ADD(hh, commands->queues, name, queue->len, queue);
+	}
+	command->queue = queue;
+	if (queue->running == NULL)
+	{
+		queue->running = command;
+		evp_command_next(command, step);
+		return;
+	}
+	command->wait = EVP_WAIT_QUEUE;
+	command->step = step;
+	DL_APPEND2(queue->waiting, command, before, after);
+	commands->queued++;
+	if (!uv_is_active((uv_handle_t *) &commands->sweep))
+		uv_timer_start(&commands->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+}
+
+static void
+leave_queue(evp_command_t *command)
+{
+	evp_commands_t *commands = command->commands;
+	evp_command_queue_t *queue = command->queue;
+
+	if (queue == NULL)
+		return;
+	command->queue = NULL;
+	if (queue->running != command)
+	{
+		DL_DELETE2(queue->waiting, command, before, after);
+		commands->queued--;
+		return;
+	}
+	queue->running = queue->waiting;
+	if (queue->running != NULL)
+	{
+		DL_DELETE2(queue->waiting, queue->running, before, after);
+		commands->queued--;
+		evp_command_next(queue->running, queue->running->step);
+		return;
+	}
+	HASH_DEL(commands->queues, queue);
+	free(queue);
+}
+
+/* ---- the end ---- */
+
+static void
+free_command(evp_command_t *command)
+{
+	if (command->has_response)
+		evp_graph_response_free(&command->response);
+	evp_request_unref(command->request);
+	free(command);
+}
+
+/* Ends a command that has been answered, whatever it waits for. */
+static void
+end(evp_command_t *command)
+{
+	evp_commands_t *commands = command->commands;
+	evp_command_wait_t wait = command->wait;
+
+	if (wait == EVP_WAIT_DELAY)
+		DL_DELETE2(commands->delayed, command, before, after);
+	if (command->call != NULL)
+		evp_router_cancel(command->call);
+	command->call = NULL;
+	if (command->lock != NULL)
+		evp_locks_release(command->lock);
+	command->lock = NULL;
+	leave_queue(command);
+	DL_DELETE(commands->all, command);
+	if (wait == EVP_WAIT_STORE)
+		command->abandoned = true;
+	else
+		free_command(command);
+}
+
+bool
+evp_command_store_done(evp_command_t *command)
+{
+	if (command->abandoned)
+	{
+		free_command(command);
+		return true;
+	}
+	/* Whatever comes next, the store has let go. */
+	command->wait = EVP_WAIT_CALL;
+	return false;
+}
+
+void
+evp_command_fail(evp_command_t *command, const char *exception_class, const char *message)
+{
+	evp_request_fail(command->request, exception_class, message);
+	end(command);
+}
+
+void
+evp_command_answer(evp_command_t *command, evp_slice_t payload)
+{
+	evp_request_answer(command->request, &payload, 1);
+	end(command);
+}
+
+static evp_graph_response_head_t
+response_head(const evp_command_t *command)
+{
+	uv_timeval64_t now;
+
+	uv_gettimeofday(&now);
+	return evp_graph_response_head(command->graph, (int64_t) now.tv_sec * 1000 + now.tv_usec / 1000);
+}
+
+/* Answers with an EventoResponse that was written to a buffer, which is freed. */
+static void
+answer_buffer(evp_command_t *command, evp_buf_t *b)
+{
+	evp_blob_t *blob = evp_blob_from_buf(b);
+
+	if (blob == NULL)
+	{
+		evp_command_fail(command, EVP_EX_STATE, "the answer is too large");
+		return;
+	}
+	evp_command_answer(command, evp_slice_blob(blob));
+	evp_blob_unref(blob);
+}
+
+void
+evp_command_answer_body(evp_command_t *command, evp_slice_t body)
+{
+	evp_graph_response_head_t head = response_head(command);
+	static const uint8_t null[] = {0xf6};
+	evp_buf_t	b;
+
+	evp_buf_init(&b, MAX_ANSWER);
+	evp_graph_response_put(&b, &head, evp_slice_is_null(body) ? evp_slice_of(null, sizeof(null)) : body);
+	answer_buffer(command, &b);
+}
+
+void
+evp_command_answer_event(evp_command_t *command, const evp_event_t *event)
+{
+	evp_graph_response_head_t head = response_head(command);
+	evp_buf_t	b;
+
+	evp_buf_init(&b, MAX_ANSWER);
+	evp_graph_response_open(&b, &head);
+	evp_graph_put_event(&b, event);
+	evp_graph_response_close(&b, &head);
+	answer_buffer(command, &b);
+}
+
+void
+evp_command_answer_exception(evp_command_t *command, evp_slice_t message)
+{
+	evp_graph_response_head_t head = response_head(command);
+	evp_buf_t	b;
+
+	evp_buf_init(&b, MAX_ANSWER);
+	evp_graph_response_open(&b, &head);
+	evp_graph_put_exception(&b, "java.lang.RuntimeException", message);
+	evp_graph_response_close(&b, &head);
+	answer_buffer(command, &b);
+}
+
+/* ---- locks ---- */
+
+static void
+on_lock(void *arg, evp_lock_status_t status, int64_t fence)
+{
+	evp_command_t *command = arg;
+
+	command->wait = EVP_WAIT_CALL;
+	if (status == EVP_LOCK_HELD)
+	{
+		command->fence = fence;
+		evp_command_next(command, command->step);
+		return;
+	}
+	command->lock = NULL;
+	if (status == EVP_LOCK_TIMEOUT)
+		evp_command_fail(command, EVP_EX_TIMEOUT, "others had the lock until the time was up");
+	else
+		evp_command_fail(command, EVP_EX_STATE, "the lock could not be taken: the database is not reachable");
+}
+
+void
+evp_command_lock(evp_command_t *command, evp_command_step step)
+{
+	evp_slice_t name = command->graph->lock_id;
+
+	command->wait = EVP_WAIT_LOCK;
+	command->step = step;
+	command->lock = evp_locks_take(command->proxy->locks, (const char *) name.p, name.n, evp_command_store_deadline(command), on_lock,
+								   command);
+}
+
+bool
+evp_command_may_start(evp_command_t *command, evp_command_step again)
+{
+	if (command->lock == NULL || evp_registry_lease_ok(command->proxy->registry))
+		return true;
+	if (evp_now(command->proxy) >= command->request->deadline)
+	{
+		evp_command_fail(command, EVP_EX_TIMEOUT, "this proxy's registration ran out, and its locks with it");
+		return false;
+	}
+	evp_locks_release(command->lock);
+	command->lock = NULL;
+	evp_command_delay(command, 100, again);
+	return false;
+}
+
+/* ---- the handler ---- */
+
+void
+evp_command_call(evp_command_t *command, evp_call_kind_t kind, evp_slice_t payload, evp_call_cb cb)
+{
+	const evp_graph_request_t *graph = command->graph;
+	evp_call_spec_t spec = {
+		.kind = kind,
+		.name = (const char *) graph->name.p,
+		.name_len = graph->name.n,
+		.payload_type = command->request->message.payload_type,
+		.payload = payload,
+		.as_server = true,
+		.deadline = command->request->deadline,
+	};
+
+	command->wait = EVP_WAIT_CALL;
+	command->call = evp_router_call(command->proxy->router, &spec, cb, command);
+}
+
+bool
+evp_command_call_failed(evp_command_t *command, evp_call_status_t status, const evp_message_t *message)
+{
+	char		text[640];
+	int			n = command->graph->name.n < 256 ? (int) command->graph->name.n : 256;
+	const char *name = (const char *) command->graph->name.p;
+	evp_slice_t why;
+
+	command->call = NULL;
+	switch (status)
+	{
+		case EVP_CALL_OK:
+			return false;
+		case EVP_CALL_FAILURE:
+			/* The caller gets the handler's own words. */
+			why = !evp_slice_is_null(message->failure_message) ? message->failure_message : message->failure_class;
+			evp_command_answer_exception(command, evp_slice_is_null(why) ? evp_slice_str("the handler failed") : why);
+			return true;
+		case EVP_CALL_NO_HANDLER:
+			snprintf(text, sizeof(text), "no handler for %.*s", n, name);
+			evp_command_fail(command, EVP_EX_STATE, text);
+			return true;
+		case EVP_CALL_GONE:
+			snprintf(text, sizeof(text), "the handler of %.*s was asked and is gone: it may have run", n, name);
+			evp_command_fail(command, EVP_EX_STATE, text);
+			return true;
+		case EVP_CALL_TIMEOUT:
+			snprintf(text, sizeof(text), "the handler of %.*s did not answer in time", n, name);
+			evp_command_fail(command, EVP_EX_TIMEOUT, text);
+			return true;
+		case EVP_CALL_REFUSED:
+			snprintf(text, sizeof(text), "too many calls are open, among them no room for %.*s", n, name);
+			evp_command_fail(command, EVP_EX_REFUSED, text);
+			return true;
+	}
+	abort();
+}
+
+/* ---- the store ---- */
+
+uint64_t
+evp_command_store_deadline(const evp_command_t *command)
+{
+	const evp_request_t *request = command->request;
+	uint64_t	margin = (request->deadline - request->received) / 5;
+
+	/* The caller is to hear why before it gives up by itself. */
+	return request->deadline - (margin < 1000 ? margin : 1000);
+}
+
+void
+evp_command_store_failed(evp_command_t *command, evp_store_status_t status, const char *message)
+{
+	evp_command_fail(command, status == EVP_STORE_BUSY ? EVP_EX_TIMEOUT : EVP_EX_STATE, message);
+}
+
+void
+evp_command_append(evp_command_t *command, evp_pack_item_t *item, bool service, evp_append_cb cb)
+{
+	const evp_graph_response_t *response = &command->response;
+	evp_arena_t arena = {NULL};
+	evp_buf_t	metadata;
+	evp_payload_t payload,
+				state;
+	evp_event_t event = {.has_id = true,.service = service};
+	const char *reason = NULL;
+	int			has_metadata = 0;
+
+	evp_buf_init(&metadata, MAX_METADATA);
+	if (evp_payload_split(&payload, response->event_object, response->event_class, &arena, &reason) <= 0)
+		goto refused;
+	if (response->event_metadata.p != NULL &&
+		(has_metadata = evp_metadata_to_json(&metadata, response->event_metadata, &reason)) < 0)
+		goto refused;
+	memcpy(event.id, command->id, sizeof(event.id));
+	event.timestamp_ms = response->event_timestamp_ms;
+	event.has_timestamp = event.timestamp_ms > 0;
+	event.force_telemetry = response->event_force_telemetry;
+	event.context = response->event_context;
+	event.type = payload.type;
+	event.klass = payload.klass;
+	event.data = payload.data;
+	if (has_metadata > 0)
+		event.metadata = evp_slice_of(metadata.data, metadata.len);
+
+	item->flags |= EVENTO_ITEM_SAME_ID_WINS;
+	if (command->lock != NULL)
+	{
+		item->flags |= EVENTO_ITEM_LOCK;
+		item->lock = command->graph->lock_id;
+		item->fence = command->fence;
+	}
+	if (!service && response->aggregate_deleted)
+		item->flags |= EVENTO_ITEM_DROP_SNAPSHOTS;
+	else if (!service && response->has_state && !evp_slice_is_null(response->state_class))
+	{
+		if (evp_payload_split(&state, response->state_object, response->state_class, &arena, &reason) < 0)
+			goto refused;
+		item->flags |= EVENTO_ITEM_SNAPSHOT;
+		item->state_class = state.klass;
+		item->state = state.data;
+	}
+	evp_store_class_seen(command->proxy->store, event.type, event.klass);
+	item->events = &event;
+	item->n_events = 1;
+	command->wait = EVP_WAIT_STORE;
+	evp_store_append(command->proxy->store, item, evp_command_store_deadline(command), cb, command);
+	evp_buf_free(&metadata);
+	evp_arena_free(&arena);
+	return;
+
+refused:
+	evp_buf_free(&metadata);
+	evp_arena_free(&arena);
+	evp_command_fail(command, EVP_EX_STATE, reason != NULL ? reason : "the handler's event has no class");
+}
+
+/* ---- the module ---- */
+
+/* What makes a command impossible to begin, or NULL. */
+static const char *
+what_is_wrong(const evp_graph_request_t *graph)
+{
+	bool		domain = graph->kind == EVP_REQUEST_DOMAIN_COMMAND;
+
+	if (evp_slice_is_null(graph->name) || graph->name.n == 0)
+		return "the command has no payload class";
+	if (domain && evp_slice_is_null(graph->aggregate_id))
+		return "the command has no aggregateId";
+	if (!evp_slice_is_null(graph->aggregate_id) &&
+		(graph->aggregate_id.n == 0 || graph->aggregate_id.n > EVENTO_MAX_STREAM_LEN))
+		return "the command's aggregateId is not of 1 to 512 bytes";
+	if (!evp_slice_is_null(graph->lock_id) && (graph->lock_id.n == 0 || graph->lock_id.n > EVENTO_MAX_STREAM_LEN))
+		return "the command's lockId is not of 1 to 512 bytes";
+	if ((!evp_slice_is_null(graph->aggregate_id) && memchr(graph->aggregate_id.p, 0, graph->aggregate_id.n) != NULL) ||
+		(!evp_slice_is_null(graph->lock_id) && memchr(graph->lock_id.p, 0, graph->lock_id.n) != NULL))
+		return "the command's aggregateId or lockId has a zero character";
+	return NULL;
+}
+
+void
+evp_commands_start(evp_commands_t *commands, evp_request_t *request)
+{
+	const char *wrong = what_is_wrong(&request->graph);
+	evp_command_t *command;
+
+	if (wrong != NULL || commands->stopped)
+	{
+		evp_request_fail(request, EVP_EX_STATE, wrong != NULL ? wrong : "the proxy is shutting down");
+		return;
+	}
+	command = calloc(1, sizeof(*command));
+	if (command == NULL)
+	{
+		evp_request_fail(request, EVP_EX_REFUSED, "out of memory");
+		return;
+	}
+	command->proxy = commands->proxy;
+	command->commands = commands;
+	command->request = evp_request_ref(request);
+	command->graph = &request->graph;
+	command->since = -1;
+	evp_uuid_event_id(evp_slice_str(request->bundle), evp_slice_str(request->instance), request->message.correlation,
+					  request->graph.aggregate_id, command->id);
+	DL_APPEND(commands->all, command);
+	if (request->graph.kind == EVP_REQUEST_DOMAIN_COMMAND)
+		enter_queue(command, request->graph.aggregate_id, evp_command_aggregate);
+	else
+		evp_command_next(command, evp_command_service);
+}
+
+evp_commands_t *
+evp_commands_new(evp_proxy_t *proxy)
+{
+	evp_commands_t *commands = calloc(1, sizeof(*commands));
+
+	if (commands == NULL)
+	{
+		evp_log(EVP_LOG_ERROR, MODULE, NULL, "out of memory");
+		return NULL;
+	}
+	commands->proxy = proxy;
+	evp_turn_init(&commands->turn, proxy->loop, on_turn, commands);
+	uv_timer_init(proxy->loop, &commands->tick);
+	uv_timer_init(proxy->loop, &commands->sweep);
+	commands->tick.data = commands;
+	commands->sweep.data = commands;
+	return commands;
+}
+
+void
+evp_commands_stop(evp_commands_t *commands)
+{
+	if (commands->stopped)
+		return;
+	commands->stopped = true;
+	while (commands->all != NULL)
+	{
+		evp_command_t *command = commands->all;
+
+		if (command->wait == EVP_WAIT_TURN)
+			DL_DELETE2(commands->ready, command, before, after);
+		evp_command_fail(command, EVP_EX_STATE, "the proxy is shutting down");
+	}
+	evp_turn_stop(&commands->turn);
+	uv_close((uv_handle_t *) &commands->tick, NULL);
+	uv_close((uv_handle_t *) &commands->sweep, NULL);
+}
+
+void
+evp_commands_free(evp_commands_t *commands)
+{
+	free(commands);
+}

@@ -1,0 +1,112 @@
+/*
+ * config.h
+ *    The settings of evento-proxy: one table, read from flags, an ini file and
+ *    defaults, in that order of precedence.
+ *
+ *    A setting that a module needs is a line in EVP_SETTINGS, and then a field
+ *    of evp_config_t of that name.  Its flag and its key in the ini file are
+ *    the field's name with "-" for "_".
+ */
+#ifndef EVP_CONFIG_H
+#define EVP_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * X(kind, field, default, least, most, help)
+ *
+ * TEXT     char *, never NULL; least and most are its length in bytes
+ * NUMBER   uint64_t
+ * MS       uint64_t milliseconds; written as a number with ms (default), s or min
+ * BYTES    uint64_t; written as a number with kB, MB or GB (powers of 1024)
+ * LEVEL    uint64_t, an evp_log_level_t; written as its name
+ *
+ * The default is written as a user would write it.
+ */
+#define EVP_SETTINGS(X) \
+	X(TEXT, name, "", 0, 128, "name of this proxy in the cluster's views; the host's name when empty") \
+	X(TEXT, database, "", 0, 8192, "libpq connection string; libpq's PG* environment when empty") \
+	X(NUMBER, append_connections, "2", 1, 64, "connections to the database that append") \
+	X(NUMBER, read_connections, "2", 1, 64, "connections to the database that read") \
+	X(NUMBER, db_queue, "20000", 16, 10000000, "statements that may wait for a connection to the database, of each kind") \
+	X(BYTES, db_queue_bytes, "256MB", 1048576, 1099511627776, "parameters of the statements that wait, of each kind") \
+	X(NUMBER, append_queue, "100000", 16, 10000000, "appends that may wait for a connection to the database") \
+	X(BYTES, append_queue_bytes, "512MB", 16777216, 1099511627776, "data of the appends that wait or are not yet confirmed") \
+	X(NUMBER, lock_queue, "100000", 16, 10000000, "commands that may hold or wait for locks") \
+	X(MS, database_wait, "10s", 1, 600000, "how long a request may wait for a database that is away") \
+	X(TEXT, bundle_address, "0.0.0.0", 1, 255, "address that bundles connect to") \
+	X(NUMBER, bundle_port, "3030", 1, 65535, "port that bundles connect to") \
+	X(TEXT, advertised, "", 0, 255, "host:port under which bundles reach this proxy; the bundle address, or the host's name, when empty") \
+	X(TEXT, internal_address, "127.0.0.1", 1, 255, "address that other proxies connect to") \
+	X(NUMBER, internal_port, "3031", 1, 65535, "port that other proxies connect to") \
+	X(TEXT, internal_advertised, "", 0, 255, "host:port under which other proxies reach this one; the internal address, or the host's name, when empty") \
+	X(TEXT, http_address, "127.0.0.1", 1, 255, "address of /healthz, /readyz and /metrics") \
+	X(NUMBER, http_port, "3032", 1, 65535, "port of /healthz, /readyz and /metrics") \
+	X(LEVEL, log_level, "info", 0, 0, "least level that is logged: error, warning, info or debug") \
+	X(NUMBER, max_connections, "20000", 1, 1000000, "bundles' connections; more are refused") \
+	X(NUMBER, listen_backlog, "1024", 1, 65535, "connections that may wait to be accepted") \
+	X(MS, hello_timeout, "10s", 1, 600000, "a connection without a hello is closed after this") \
+	X(MS, frame_timeout, "60s", 1, 600000, "a frame that is not complete is an error after this, unless 64 kB a second of it come") \
+	X(MS, chunk_timeout, "60s", 1, 600000, "a message in chunks that is not complete is an error after this") \
+	X(MS, ping_interval, "15s", 1, 600000, "a ping is sent after this without a write") \
+	X(MS, idle_timeout, "45s", 1, 600000, "a connection is closed after this without a read") \
+	X(BYTES, max_message, "256MB", 1048576, 1073741824, "longest message that is taken in chunks") \
+	X(NUMBER, max_chunk_streams, "1024", 1, 65536, "messages in chunks that a connection may have unfinished") \
+	X(BYTES, input_bytes, "2GB", 33554432, 1099511627776, "unfinished frames and messages of all connections together") \
+	X(BYTES, output_bytes, "512MB", 16777216, 1099511627776, "what may wait to be sent to one connection before it is closed") \
+	X(BYTES, output_total, "2GB", 16777216, 1099511627776, "what may wait to be sent to all connections together") \
+	X(NUMBER, max_names, "10000", 1, 1000000, "payload names that one instance may register") \
+	X(NUMBER, max_requests, "10000", 1, 1000000, "open requests of one connection; more are refused") \
+	X(NUMBER, max_requests_total, "100000", 1, 10000000, "open requests of all connections together") \
+	X(BYTES, request_bytes, "2GB", 16777216, 1099511627776, "payloads of all open requests together") \
+	X(MS, max_timeout, "10min", 1000, 86400000, "longest time a request may take, whatever it asks for") \
+	X(MS, answer_keep, "5min", 1, 3600000, "a repeated request gets the answer it had for so long") \
+	X(MS, answer_away, "2min", 1, 3600000, "an answer for a caller that went away is kept so long") \
+	X(MS, answer_again, "5s", 0, 600000, "answers sent so shortly before a connection broke are sent again on the next") \
+	X(BYTES, answer_bytes, "128MB", 1048576, 1099511627776, "answers that are kept, the oldest go first") \
+	X(MS, discovery_settle, "100ms", 0, 60000, "an instance gets requests this long after its discovery, or at its first message behind it") \
+	X(MS, discovery_wait, "1s", 0, 60000, "an instance that sends no discovery gets requests this long after it enabled") \
+	X(MS, cut_time, "5s", 1, 600000, "an instance whose connection was lost is waited for so long") \
+	X(NUMBER, max_calls, "100000", 1, 10000000, "open calls to handlers") \
+	X(NUMBER, command_tries, "10", 1, 1000, "how often a command is tried on an aggregate that changes under it") \
+	X(MS, fetch_hold, "20s", 0, 600000, "an empty fetch of an enabled instance is held so long") \
+	X(BYTES, fetch_bytes, "8MB", 1024, 268435456, "data of one fetch's events, besides at least one event") \
+	X(BYTES, feed_bytes, "16MB", 1048576, 1073741824, "newest events kept in memory for consumers at the head") \
+	X(NUMBER, feed_readers, "4", 1, 64, "consumers behind that read the log at once")
+
+typedef struct evp_config
+{
+#define EVP_FIELD_TEXT(field) char *field;
+#define EVP_FIELD_NUMBER(field) uint64_t field;
+#define EVP_FIELD_MS(field) uint64_t field;
+#define EVP_FIELD_BYTES(field) uint64_t field;
+#define EVP_FIELD_LEVEL(field) uint64_t field;
+#define EVP_FIELD(kind, field, dflt, least, most, help) EVP_FIELD_##kind(field)
+	EVP_SETTINGS(EVP_FIELD)
+#undef EVP_FIELD
+} evp_config_t;
+
+typedef enum evp_config_outcome
+{
+	EVP_CONFIG_OK,
+	EVP_CONFIG_EXIT,		/* --help or --version was asked for and printed */
+	EVP_CONFIG_ERROR		/* error says what is wrong, naming the flag, or the file and line */
+} evp_config_outcome_t;
+
+/*
+ * Fills the settings from argv.  On anything but EVP_CONFIG_OK the settings are
+ * empty and need no evp_config_free.  error gets one line of text without a
+ * newline, cut off at size.
+ */
+evp_config_outcome_t evp_config_read(evp_config_t *config, int argc, char **argv, char *error, size_t size);
+
+/* Frees the texts of the settings. */
+void evp_config_free(evp_config_t *config);
+
+/* Splits "host:port" or "[host]:port"; host gets at most size bytes with the terminator.  False where it is no such
+ * pair. */
+bool evp_config_host_port(const char *text, char *host, size_t size, uint16_t *port);
+
+#endif /* EVP_CONFIG_H */

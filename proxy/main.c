@@ -1,0 +1,216 @@
+/*
+ * main.c
+ *    evento-proxy: reads the settings, makes the modules, runs the loop, and
+ *    takes all down in order when it is told to stop.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "command.h"
+#include "config.h"
+#include "db.h"
+#include "feed.h"
+#include "http.h"
+#include "link.h"
+#include "locks.h"
+#include "log.h"
+#include "proxy.h"
+#include "registry.h"
+#include "requests.h"
+#include "router.h"
+#include "server.h"
+#include "store.h"
+#include "uuid.h"
+
+#define LEAVE_MS	1500		/* for the database to hear that this proxy leaves */
+#define STOP_MS		3000		/* for all of it; what still blocks then is left behind */
+#define SPARE_FILES 200			/* descriptors beside those of bundles */
+
+typedef struct process
+{
+	evp_proxy_t proxy;
+	uv_loop_t	loop;
+	uv_signal_t interrupt;
+	uv_signal_t terminate;
+	uv_timer_t	watchdog;
+	bool		stopping;		/* a signal has come */
+	bool		stopped;		/* the modules are stopped */
+} process_t;
+
+/* Every module, in the order in which they are made. */
+#define MODULES(X) X(db) X(store) X(locks) X(registry) X(router) X(links) X(requests) X(feed) X(commands) X(server) X(http)
+#define MODULES_REVERSED(X) X(http) X(server) X(commands) X(feed) X(requests) X(links) X(router) X(registry) X(locks) X(store) X(db)
+
+static bool
+make_modules(evp_proxy_t *proxy)
+{
+#define MAKE(module) \
+	proxy->module = evp_##module##_new(proxy); \
+	if (proxy->module == NULL) \
+		return false;
+	MODULES(MAKE)
+#undef MAKE
+	return true;
+}
+
+static void
+stop_modules(process_t *process)
+{
+	evp_proxy_t *proxy = &process->proxy;
+
+	if (process->stopped)
+		return;
+	process->stopped = true;
+#define STOP(module) evp_##module##_stop(proxy->module);
+	MODULES_REVERSED(STOP)
+#undef STOP
+	uv_close((uv_handle_t *) &process->interrupt, NULL);
+	uv_close((uv_handle_t *) &process->terminate, NULL);
+}
+
+static void
+free_modules(evp_proxy_t *proxy)
+{
+#define FREE(module) evp_##module##_free(proxy->module);
+	MODULES_REVERSED(FREE)
+#undef FREE
+}
+
+static void
+on_left(void *arg)
+{
+	stop_modules(arg);
+}
+
+static void
+on_watchdog(uv_timer_t *timer)
+{
+	process_t  *process = timer->data;
+
+	if (!process->stopped)
+	{
+		stop_modules(process);
+		uv_timer_start(&process->watchdog, on_watchdog, STOP_MS - LEAVE_MS, 0);
+		return;
+	}
+	evp_log(EVP_LOG_WARNING, "main", NULL, "something still runs (a name look-up?): it is left behind");
+	_exit(0);
+}
+
+static void
+on_signal(uv_signal_t *handle, int number)
+{
+	process_t  *process = handle->data;
+
+	if (process->stopping)
+	{
+		evp_log(EVP_LOG_WARNING, "main", NULL, "second signal: stops at once");
+		_exit(1);
+	}
+	process->stopping = true;
+	evp_log(EVP_LOG_INFO, "main", NULL, "stops at %s", strsignal(number));
+	uv_timer_start(&process->watchdog, on_watchdog, LEAVE_MS, 0);
+	evp_registry_leave(process->proxy.registry, on_left, process);
+}
+
+static void
+catch_signals(process_t *process)
+{
+	uv_loop_t  *loop = &process->loop;
+
+	/* A write to a connection that is gone is an error there, not the end of the process. */
+	signal(SIGPIPE, SIG_IGN);
+	if (uv_signal_init(loop, &process->interrupt) < 0 || uv_signal_init(loop, &process->terminate) < 0 ||
+		uv_timer_init(loop, &process->watchdog) < 0 || uv_signal_start(&process->interrupt, on_signal, SIGINT) < 0 ||
+		uv_signal_start(&process->terminate, on_signal, SIGTERM) < 0)
+	{
+		evp_log(EVP_LOG_ERROR, "main", NULL, "signals cannot be caught");
+		exit(1);
+	}
+	process->interrupt.data = process;
+	process->terminate.data = process;
+	process->watchdog.data = process;
+	/* The loop ends when the modules have, whatever the watchdog is set to. */
+	uv_unref((uv_handle_t *) &process->watchdog);
+}
+
+/* As many descriptors as the connections need, where the system allows it. */
+static void
+raise_files(const evp_config_t *config)
+{
+	struct rlimit limit;
+	rlim_t		need = config->max_connections + SPARE_FILES;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= need)
+		return;
+	limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || need < limit.rlim_max ? need : limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < need)
+		evp_log(EVP_LOG_WARNING, "main", NULL, "the system allows %" PRIu64 " open files, max-connections is %" PRIu64,
+				(uint64_t) limit.rlim_cur, config->max_connections);
+}
+
+static void
+name_instance(evp_proxy_t *proxy)
+{
+	uint8_t		id[16];
+	char		text[EVP_UUID_TEXT_LEN + 1];
+
+	evp_uuid_v4(id);
+	evp_uuid_format(id, text);
+	snprintf(proxy->server_instance, sizeof(proxy->server_instance), "%.80s-%s", proxy->config.name, text);
+	/* It goes out as CBOR text: half a character at the cut would break that. */
+	for (char *p = proxy->server_instance; *p != '\0'; p++)
+	{
+		if ((unsigned char) *p >= 0x80)
+			*p = '_';
+	}
+}
+
+int
+main(int argc, char **argv)
+{
+	static process_t process;
+	evp_proxy_t *proxy = &process.proxy;
+	char		error[1024];
+
+	switch (evp_config_read(&proxy->config, argc, argv, error, sizeof(error)))
+	{
+		case EVP_CONFIG_EXIT:
+			return fflush(stdout) == 0 ? 0 : 1;
+		case EVP_CONFIG_ERROR:
+			fprintf(stderr, "evento-proxy: %s\n", error);
+			return 1;
+		case EVP_CONFIG_OK:
+			break;
+	}
+	evp_log_set_level((evp_log_level_t) proxy->config.log_level);
+	if (uv_loop_init(&process.loop) < 0)
+	{
+		evp_log(EVP_LOG_ERROR, "main", NULL, "the event loop cannot be made: %s", strerror(errno));
+		return 1;
+	}
+	proxy->loop = &process.loop;
+	name_instance(proxy);
+	raise_files(&proxy->config);
+	catch_signals(&process);
+	evp_log(EVP_LOG_INFO, "main", NULL, "evento-proxy " EVP_VERSION " starts as %s", proxy->config.name);
+	if (!make_modules(proxy))
+		return 1;				/* nothing has been said to anyone yet: the process may just end */
+
+	uv_run(&process.loop, UV_RUN_DEFAULT);
+
+	uv_close((uv_handle_t *) &process.watchdog, NULL);
+	uv_run(&process.loop, UV_RUN_DEFAULT);
+	free_modules(proxy);
+	if (uv_loop_close(&process.loop) != 0)
+		evp_log(EVP_LOG_DEBUG, "main", NULL, "a handle was left open");
+	evp_config_free(&proxy->config);
+	evp_log(EVP_LOG_INFO, "main", NULL, "stopped");
+	return 0;
+}

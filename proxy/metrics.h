@@ -1,0 +1,62 @@
+/*
+ * metrics.h
+ *    Counters of the process, in one table behind /metrics.  Add a line here
+ *    and count with EVP_COUNT(name).
+ */
+#ifndef EVP_METRICS_H
+#define EVP_METRICS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "buf.h"
+
+/* X(field, prometheus name, type, help) */
+#define EVP_METRICS(X) \
+	X(sessions, "evento_proxy_sessions", "gauge", "Bundles connected.") \
+	X(sessions_total, "evento_proxy_sessions_total", "counter", "Connections welcomed.") \
+	X(protocol_errors, "evento_proxy_protocol_errors_total", "counter", "Connections closed for a breach of the protocol.") \
+	X(requests, "evento_proxy_requests_total", "counter", "Requests received from bundles.") \
+	X(requests_open, "evento_proxy_requests_open", "gauge", "Requests of bundles that are not answered yet.") \
+	X(request_bytes, "evento_proxy_requests_open_bytes", "gauge", "Payloads of the open requests.") \
+	X(answers_kept, "evento_proxy_answers_kept", "gauge", "Answers kept for callers that repeat or come back.") \
+	X(answer_bytes, "evento_proxy_answers_kept_bytes", "gauge", "Bytes of the answers kept.") \
+	X(requests_repeated, "evento_proxy_requests_repeated_total", "counter", "Requests dropped or answered again as repeats.") \
+	X(failures, "evento_proxy_failures_total", "counter", "Requests answered with a failure.") \
+	X(timeouts, "evento_proxy_timeouts_total", "counter", "Requests answered with a timeout.") \
+	X(responses_unmatched, "evento_proxy_responses_unmatched_total", "counter", "Responses that no open call matched.") \
+	X(calls_local, "evento_proxy_calls_local_total", "counter", "Calls to handlers connected here.") \
+	X(calls_remote, "evento_proxy_calls_remote_total", "counter", "Calls to handlers at another proxy.") \
+	X(appends, "evento_proxy_appends_total", "counter", "Events appended.") \
+	X(append_batches, "evento_proxy_append_batches_total", "counter", "Batches sent.") \
+	X(append_unknown, "evento_proxy_append_unknown_total", "counter", "Batches whose outcome was unknown and asked again.") \
+	X(conflicts, "evento_proxy_conflicts_total", "counter", "Appends that met another version and were tried again.") \
+	X(story_loads, "evento_proxy_story_loads_total", "counter", "Stories loaded from the database.") \
+	X(fetches, "evento_proxy_fetches_total", "counter", "Event fetches received.") \
+	X(fetched_events, "evento_proxy_fetched_events_total", "counter", "Events given to consumers.") \
+	X(db_connects, "evento_proxy_db_connects_total", "counter", "Connections made to the database.") \
+	X(db_up, "evento_proxy_db_up", "gauge", "1 while the database is reached.") \
+	X(links, "evento_proxy_links", "gauge", "Links to other proxies.") \
+	X(locks_waiting, "evento_proxy_locks_waiting", "gauge", "Commands that wait for a lock.") \
+	X(notifications, "evento_proxy_notifications_total", "counter", "Notifications received from bundles.") \
+	X(bytes_in, "evento_proxy_received_bytes_total", "counter", "Bytes received from bundles.") \
+	X(bytes_out, "evento_proxy_sent_bytes_total", "counter", "Bytes sent to bundles.") \
+	X(connections, "evento_proxy_connections", "gauge", "Connections on the bundle port, welcomed or not.") \
+	X(output_bytes, "evento_proxy_output_bytes", "gauge", "Bytes that wait to be sent to bundles.") \
+	X(input_bytes, "evento_proxy_input_bytes", "gauge", "Bytes of frames and messages from bundles that are not complete yet.")
+
+typedef struct evp_metrics
+{
+#define EVP_METRIC_FIELD(field, name, type, help) uint64_t field;
+	EVP_METRICS(EVP_METRIC_FIELD)
+#undef EVP_METRIC_FIELD
+} evp_metrics_t;
+
+extern evp_metrics_t evp_metrics;
+
+#define EVP_COUNT(field) (evp_metrics.field++)
+
+/* Appends all of them in the text format of Prometheus.  False when the buffer has failed. */
+bool evp_metrics_render(evp_buf_t *b);
+
+#endif /* EVP_METRICS_H */

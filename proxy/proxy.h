@@ -1,0 +1,70 @@
+/*
+ * proxy.h
+ *    The process as a whole: the modules of one evento-proxy and how they hang
+ *    together.  Everything runs on one libuv loop, without threads.
+ *
+ *    bytes from bundles            session.c (server.c accepts)
+ *      REQ  -> requests.c          the caller's open request, answered once
+ *               -> command.c       aggregate and service commands
+ *               -> feed.c          event fetch, last sequence number
+ *               -> router.c        queries; and whatever command.c asks a handler
+ *      RSP  -> router.c            the handler's answer to a call of ours
+ *      NTF  -> session.c           registration, enable, disable, discovery
+ *    bytes from other proxies      link.c -> router.c
+ *    who is where                  registry.c (kept in the database)
+ *    SQL                           db.c; on it store.c (append, load), locks.c
+ */
+#ifndef EVP_PROXY_H
+#define EVP_PROXY_H
+
+#include <uv.h>
+
+#include "config.h"
+
+typedef struct evp_db evp_db_t;
+typedef struct evp_store evp_store_t;
+typedef struct evp_locks evp_locks_t;
+typedef struct evp_feed evp_feed_t;
+typedef struct evp_commands evp_commands_t;
+typedef struct evp_registry evp_registry_t;
+typedef struct evp_router evp_router_t;
+typedef struct evp_links evp_links_t;
+typedef struct evp_requests evp_requests_t;
+typedef struct evp_server evp_server_t;
+typedef struct evp_http evp_http_t;
+typedef struct evp_session evp_session_t;
+
+typedef struct evp_proxy
+{
+	uv_loop_t	   *loop;
+	evp_config_t	config;
+	char			server_instance[128];	/* in WLC and as source of our REQs */
+	evp_db_t	   *db;
+	evp_store_t	   *store;
+	evp_locks_t	   *locks;
+	evp_feed_t	   *feed;
+	evp_commands_t *commands;
+	evp_registry_t *registry;
+	evp_router_t   *router;
+	evp_links_t	   *links;
+	evp_requests_t *requests;
+	evp_server_t   *server;
+	evp_http_t	   *http;
+} evp_proxy_t;
+
+/*
+ * Every module has a pair of this shape, called by main.c:
+ *     evp_<module>_t *evp_<module>_new(evp_proxy_t *proxy);   NULL and a log line on failure
+ *     void evp_<module>_stop(evp_<module>_t *m);              closes its handles; the loop then runs until
+ *                                                             all close callbacks are done
+ *     void evp_<module>_free(evp_<module>_t *m);              after the loop has ended
+ * in the order db, store, locks, registry, router, links, requests, feed,
+ * commands, server, http; stop and free in the reverse order.  At an orderly end
+ * main.c calls evp_registry_leave first, so that the others stop sending to this
+ * proxy, and stops the modules when that is done or 1 s has passed.
+ */
+
+/* Milliseconds of the loop's monotonic clock; all deadlines in the proxy are in it. */
+#define evp_now(proxy) uv_now((proxy)->loop)
+
+#endif /* EVP_PROXY_H */
