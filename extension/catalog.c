@@ -23,6 +23,7 @@
 #include "access/visibilitymap.h"
 #include "catalog/namespace.h"
 #include "commands/extension.h"
+#include "common/hashfn.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -178,6 +179,7 @@ struct EventoLookup
 	/* _streams: opened by the first lookup that needs them */
 	Relation	streams;
 	TupleTableSlot *stream_slot;
+	BlockNumber stream_blocks;	/* that the table had when it was opened */
 	Relation	name_index;
 	IndexScanDesc name_scan;
 	Relation	no_index;
@@ -249,6 +251,7 @@ open_streams(EventoLookup *lookup, EventoRel rel, Relation *index, IndexScanDesc
 	{
 		lookup->streams = table_open(evento_rel(EVENTO_REL_STREAMS), AccessShareLock);
 		lookup->stream_slot = table_slot_create(lookup->streams, NULL);
+		lookup->stream_blocks = RelationGetNumberOfBlocks(lookup->streams);
 	}
 	*index = index_open(evento_rel(rel), AccessShareLock);
 	*scan = evento_index_beginscan(lookup->streams, *index, lookup->snapshot, 1);
@@ -256,18 +259,13 @@ open_streams(EventoLookup *lookup, EventoRel rel, Relation *index, IndexScanDesc
 }
 
 /*
- * Looks a single row of _streams up by one key.  Where found, fills stream
- * and, where name is not NULL, gives the name as a text palloc'd in context.
+ * Fills stream from the row in the slot and, where name is not NULL, gives the
+ * name as a text palloc'd in context.  Empties the slot.
  */
-static bool
-find_stream(EventoLookup *lookup, IndexScanDesc scan, ScanKey key,
-			EventoStream *stream, text **name, MemoryContext context)
+static void
+take_stream(EventoLookup *lookup, EventoStream *stream, text **name, MemoryContext context)
 {
 	TupleTableSlot *slot = lookup->stream_slot;
-
-	index_rescan(scan, key, 1, NULL, 0);
-	if (!index_getnext_slot(scan, ForwardScanDirection, slot))
-		return false;
 
 	slot_getsomeattrs(slot, Anum_stream_tombstone);
 	stream->no = DatumGetInt64(slot->tts_values[Anum_stream_no - 1]);
@@ -285,7 +283,59 @@ find_stream(EventoLookup *lookup, IndexScanDesc scan, ScanKey key,
 
 	/* The page need not stay pinned until the next lookup. */
 	ExecClearTuple(slot);
-	return true;
+}
+
+/* Looks a single row of _streams up by one key, into the slot. */
+static bool
+find_stream(EventoLookup *lookup, IndexScanDesc scan, ScanKey key)
+{
+	index_rescan(scan, key, 1, NULL, 0);
+	return index_getnext_slot(scan, ForwardScanDirection, lookup->stream_slot);
+}
+
+/*
+ * Where the row of a stream was when it was last looked up by number.  A hint
+ * and no more: what is found there counts only if the snapshot sees it and it
+ * has the number, which one row can at a time.
+ */
+typedef struct StreamPlace
+{
+	int64		no;				/* 0: nothing */
+	ItemPointerData tid;
+} StreamPlace;
+
+#define STREAM_PLACES 8192
+
+static StreamPlace *stream_places = NULL;
+
+static StreamPlace *
+stream_place(int64 no)
+{
+	if (stream_places == NULL)
+		stream_places = MemoryContextAllocZero(TopMemoryContext,
+											   STREAM_PLACES * sizeof(StreamPlace));
+	return &stream_places[murmurhash32((uint32) no ^ (uint32) (no >> 32)) % STREAM_PLACES];
+}
+
+/* Tries the place where the row of a stream was; the row is then in the slot. */
+static bool
+find_stream_at(EventoLookup *lookup, const StreamPlace *place, int64 no)
+{
+	TupleTableSlot *slot = lookup->stream_slot;
+	bool		isnull;
+
+	/* The table cannot shrink while it is open here, but may have before. */
+	if (place->no != no ||
+		ItemPointerGetBlockNumber(&place->tid) >= lookup->stream_blocks)
+		return false;
+	if (table_tuple_fetch_row_version(lookup->streams, (ItemPointer) &place->tid,
+									  lookup->snapshot, slot))
+	{
+		if (DatumGetInt64(slot_getattr(slot, Anum_stream_no, &isnull)) == no)
+			return true;
+		ExecClearTuple(slot);
+	}
+	return false;
 }
 
 /*
@@ -303,7 +353,9 @@ evento_lookup_name(EventoLookup *lookup, const char *name, int len, EventoStream
 	open_streams(lookup, EVENTO_REL_STREAMS_NAME, &lookup->name_index, &lookup->name_scan);
 	/* ScanKeyInit sets the "C" collation, which is that of the column. */
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, PointerGetDatum(value));
-	found = find_stream(lookup, lookup->name_scan, &key, stream, NULL, NULL);
+	found = find_stream(lookup, lookup->name_scan, &key);
+	if (found)
+		take_stream(lookup, stream, NULL, NULL);
 	pfree(value);
 	MemoryContextSwitchTo(caller);
 	return found;
@@ -318,12 +370,25 @@ bool
 evento_lookup_no(EventoLookup *lookup, int64 no, EventoStream *stream, text **name)
 {
 	MemoryContext caller = MemoryContextSwitchTo(lookup->context);
-	ScanKeyData key;
+	StreamPlace *place = stream_place(no);
 	bool		found;
 
 	open_streams(lookup, EVENTO_REL_STREAMS_PKEY, &lookup->no_index, &lookup->no_scan);
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(no));
-	found = find_stream(lookup, lookup->no_scan, &key, stream, name, caller);
+	found = find_stream_at(lookup, place, no);
+	if (!found)
+	{
+		ScanKeyData key;
+
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(no));
+		found = find_stream(lookup, lookup->no_scan, &key);
+		if (found)
+		{
+			place->no = no;
+			place->tid = lookup->stream_slot->tts_tid;
+		}
+	}
+	if (found)
+		take_stream(lookup, stream, name, caller);
 	MemoryContextSwitchTo(caller);
 	return found;
 }

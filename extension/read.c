@@ -308,7 +308,7 @@ push_log_snapshot(void)
 	int64		watermark = 0;
 
 	evento_check_preloaded();
-	if (!RecoveryInProgress() && !IsolationUsesXactSnapshot())
+	if (!RecoveryInProgress() && !IsolationUsesXactSnapshot() && evento_positions_known(evento_db()))
 		watermark = evento_watermark_now();
 
 	/*

@@ -87,7 +87,7 @@ typedef enum Identity
 /* What this transaction has done that its end has to follow up. */
 static bool published = false;	/* the slot is taken */
 static bool identity_written = false;
-static bool rows_loaded = false;
+static bool rows_changed = false;
 
 static bool
 lock_seeding(LOCKMODE mode, bool wait)
@@ -381,9 +381,9 @@ evento_positions_take(int64 n)
 void
 evento_positions_end(bool committed)
 {
-	bool		wake = rows_loaded;
+	bool		wake = rows_changed;
 
-	if (rows_loaded)
+	if (rows_changed)
 		evento_heads_clear(evento_db());
 	if (identity_written && !committed)
 	{
@@ -399,7 +399,7 @@ evento_positions_end(bool committed)
 	}
 	published = false;
 	identity_written = false;
-	rows_loaded = false;
+	rows_changed = false;
 	if (wake)
 		evento_wake_worker(evento_db());
 }
@@ -468,22 +468,29 @@ evento_watermark_now(void)
 
 /*
  * Nothing is seeded where nobody has appended yet: after a restore, the first
- * append finds what _identity then says.  All that is in the table can be read
- * all the same, since nobody is loading.
+ * append finds what _identity then says.  The same where _identity is there and
+ * the events are not: a parallel restore loads them in any order, and the jump
+ * is to be on record with the last position that came.  All that is in the
+ * table can be read all the same, since nobody is loading.
  */
 bool
 evento_positions_seed(EventoDb *db, int64 *watermark)
 {
 	Oid			sequence = evento_rel(EVENTO_REL_POSITIONS);
-	HeapTuple	row;
-	const char *reason;
 
 	if (!lock_seeding(ExclusiveLock, false))
 		return false;
 	adopt(db, sequence);
-	if (pg_atomic_read_u32(&db->seeded) != sequence &&
-		compare_identity(&row, &reason) != IDENTITY_ABSENT)
-		seed(db, sequence);
+	if (pg_atomic_read_u32(&db->seeded) != sequence)
+	{
+		HeapTuple	row;
+		const char *reason;
+		Identity	identity = compare_identity(&row, &reason);
+
+		if (identity == IDENTITY_SAME ||
+			(identity == IDENTITY_OTHER && evento_newest_position() > 0))
+			seed(db, sequence);
+	}
 	if (pg_atomic_read_u32(&db->seeded) == sequence)
 		*watermark = evento_watermark_compute(db);
 	else
@@ -495,7 +502,9 @@ evento_positions_seed(EventoDb *db, int64 *watermark)
 
 /*
  * Trigger before a statement that changes _events or _streams other than
- * through append: a restore, or a repair by a superuser.
+ * through append: a restore, or a repair by a superuser.  What is cached of
+ * streams is void; rows that come into _events may also have positions which
+ * the counter has yet to give.
  */
 PG_FUNCTION_INFO_V1(evento_events_loaded);
 Datum
@@ -506,15 +515,22 @@ evento_events_loaded(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function %s has to be called as a trigger", "evento._events_loaded")));
 
-	/* Without preload nobody appends, and a start with it seeds anyway. */
+	/* Without preload nobody appends, and a start with it knows nothing yet. */
 	if (evento_shmem_ready())
 	{
+		TriggerData *trigger = (TriggerData *) fcinfo->context;
 		EventoDb   *db = evento_db();
 
-		lock_seeding(ShareLock, true);
-		pg_atomic_exchange_u32(&db->seeded, InvalidOid);
-		evento_heads_clear(db); /* for ourselves; again for others at the end */
-		rows_loaded = true;
+		/* For ourselves; again for the others when they can see it. */
+		evento_heads_clear(db);
+		rows_changed = true;
+
+		if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event) &&
+			RelationGetRelid(trigger->tg_relation) == evento_rel(EVENTO_REL_EVENTS))
+		{
+			lock_seeding(ShareLock, true);
+			pg_atomic_exchange_u32(&db->seeded, InvalidOid);
+		}
 	}
 	return PointerGetDatum(NULL);
 }

@@ -374,6 +374,8 @@ evp_command_call(evp_command_t *command, evp_call_kind_t kind, evp_slice_t paylo
 
 	command->wait = EVP_WAIT_CALL;
 	command->call = evp_router_call(command->proxy->router, &spec, cb, command);
+	if (command->call == NULL)
+		evp_command_fail(command, EVP_EX_REFUSED, "out of memory");
 }
 
 bool

@@ -72,7 +72,7 @@ bool evp_command_may_start(evp_command_t *command, evp_command_step again);
 /* Until when database and locks are waited for: somewhat before the caller gives up. */
 uint64_t evp_command_store_deadline(const evp_command_t *command);
 
-/* Begins a call to the handler. */
+/* Begins a call to the handler; without memory for it the command is ended. */
 void evp_command_call(evp_command_t *command, evp_call_kind_t kind, evp_slice_t payload, evp_call_cb cb);
 
 /* Every callback of the store begins with this; true where the command is over (and freed now). */

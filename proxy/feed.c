@@ -73,9 +73,11 @@ struct evp_feed
 	fetch_t    *fetches[FETCH_HELD + 1];	/* by state */
 	unsigned	readers;
 	int64_t		watermark;		/* -1: not known */
+	int64_t		published;		/* what the watermark's row said last, -1: nothing yet; a read may reach beyond it */
 	bool		tail_reading;
+	int64_t		tail_asked;		/* behind which position */
 	bool		looking;		/* the watermark was asked for */
-	int64_t		asked_at;		/* how far the log was known to reach then */
+	int64_t		asked_at;		/* what had been published then */
 	uint64_t	looked_at;
 	uint64_t	used_at;		/* last fetch */
 	evp_turn_t	turn;
@@ -130,17 +132,34 @@ is_enabled(const fetch_t *fetch)
 	return fetch->request->session != NULL && evp_session_info(fetch->request->session)->enabled;
 }
 
+/* Remembers what the consumer's next fetch need not look at again, where this one gave it events up to last. */
+static void
+remember(const fetch_t *fetch, int64_t last)
+{
+	evp_consumer_key_t key = consumer_key(fetch);
+
+	if (fetch->position > last)
+		evp_positions_set(fetch->feed->positions, &key, last, fetch->position);
+}
+
+/* Lets a fetch go whose time was up before it got to the head. */
+static void
+drop_fetch(fetch_t *fetch)
+{
+	/* A filter that matches rarely gets through a long log by many fetches. */
+	if (fetch->count == 0)
+		remember(fetch, fetch->after);
+	free_fetch(fetch);
+}
+
 /* Answers with what was found, be it nothing. */
 static void
 answer_fetch(fetch_t *fetch)
 {
-	evp_consumer_key_t key = consumer_key(fetch);
-	int64_t		last = fetch->count > 0 ? fetch->last : fetch->after;
 	evp_blob_t *blob;
 	evp_slice_t payload;
 
-	if (fetch->position > last)
-		evp_positions_set(fetch->feed->positions, &key, last, fetch->position);
+	remember(fetch, fetch->count > 0 ? fetch->last : fetch->after);
 	evp_graph_fetch_close(&fetch->answer, &fetch->head);
 	blob = evp_blob_from_buf(&fetch->answer);
 	if (blob == NULL)
@@ -274,6 +293,12 @@ on_tail(void *arg, const evp_db_result_t *result)
 	feed->tail_reading = false;
 	if (feed->stopped)
 		return;
+	/* Begun anew since it was asked for: these events would leave a hole behind its end. */
+	if (feed->tail.to != feed->tail_asked)
+	{
+		evp_turn_wake(&feed->turn);
+		return;
+	}
 	if (result->status != EVP_DB_OK || !evp_rows_are(result->rows, types, 2 + EVP_EVENT_COLUMN_COUNT))
 	{
 		/* The next tick, notification or connection tries again. */
@@ -317,6 +342,7 @@ read_tail(evp_feed_t *feed)
 		!evp_db_lane_is_up(feed->proxy->db, EVP_DB_READ))
 		return;
 	feed->tail_reading = true;
+	feed->tail_asked = feed->tail.to;
 	evp_param_int64(numbers[0], feed->tail.to);
 	evp_param_int64(numbers[1], TAIL_ROWS);
 	evp_param_int64(numbers[2], (int64_t) feed->tail.max_bytes);
@@ -325,10 +351,12 @@ read_tail(evp_feed_t *feed)
 			   .values = values,.lengths = lengths,.formats = formats,.result_format = 1}, on_tail, feed);
 }
 
-/* The log is known to reach to a position. */
+/* The database has published that the log reaches to a position. */
 static void
 advance(evp_feed_t *feed, int64_t position)
 {
+	if (position > feed->published)
+		feed->published = position;
 	if (position > feed->watermark)
 		feed->watermark = position;
 	read_tail(feed);
@@ -351,6 +379,7 @@ on_watermark(void *arg, const evp_db_result_t *result)
 		/* After a restart the worker may have to advance again; a standby that was promoted may lack what was read. */
 		evp_log(EVP_LOG_INFO, MODULE, NULL, "the watermark went back from %lld to %lld: the server was restarted, or is another",
 				(long long) feed->asked_at, (long long) position);
+		feed->published = position;
 		feed->watermark = position;
 		if (feed->tail.to > position)
 			evp_tail_start(&feed->tail, position);
@@ -367,7 +396,7 @@ look(evp_feed_t *feed)
 		return;
 	feed->looking = true;
 	feed->looked_at = evp_now(feed->proxy);
-	feed->asked_at = feed->watermark;
+	feed->asked_at = feed->published;
 	evp_db_run(feed->proxy->db, EVP_DB_READ,
 			   &(evp_db_statement_t) {.sql = "SELECT evento.watermark()",.result_format = 1}, on_watermark, feed);
 }
@@ -424,14 +453,15 @@ move_on(evp_feed_t *feed, fetch_t *fetch)
 
 	if (fetch->request->answered)
 	{
-		free_fetch(fetch);
+		drop_fetch(fetch);
 		return;
 	}
 	if (feed->watermark >= 0 && !feed->tail.started)
 		evp_tail_start(&feed->tail, feed->watermark);
 	if (!evp_tail_covers(&feed->tail, fetch->position))
 	{
-		if (is_full(fetch))
+		/* What was found in a long search is given before the consumer gives up, or it would never get beyond it. */
+		if (is_full(fetch) || (fetch->count > 0 && evp_now(feed->proxy) >= fetch->hold_until))
 			answer_fetch(fetch);
 		else
 			set_state(fetch, FETCH_QUEUED);
@@ -493,9 +523,9 @@ on_tick(uv_timer_t *timer)
 			set_state(fetch, FETCH_READY);
 	DL_FOREACH_SAFE(feed->fetches[FETCH_QUEUED], fetch, next)
 		if (fetch->request->answered)
-			free_fetch(fetch);
+			drop_fetch(fetch);
 	evp_tail_trim(&feed->tail, now > TAIL_AGE_MS ? now - TAIL_AGE_MS : 0);
-	if (feed->fetches[FETCH_HELD] != NULL && now >= feed->looked_at + LOOK_MS)
+	if ((feed->fetches[FETCH_HELD] != NULL || (feed->watermark < 0 && up)) && now >= feed->looked_at + LOOK_MS)
 		look(feed);
 	if (feed->tail.started && feed->fetches[FETCH_HELD] == NULL && now >= feed->used_at + IDLE_MS)
 	{
@@ -639,6 +669,7 @@ evp_feed_new(evp_proxy_t *proxy)
 	}
 	feed->proxy = proxy;
 	feed->watermark = -1;
+	feed->published = -1;
 	evp_tail_init(&feed->tail, proxy->config.feed_bytes);
 	evp_turn_init(&feed->turn, proxy->loop, on_turn, feed);
 	uv_timer_init(proxy->loop, &feed->tick);

@@ -33,6 +33,7 @@ typedef struct evp_dial
 	uint64_t	backoff;
 	unsigned	attempt;
 	bool		complained;		/* its failure was logged, and it has not been up since */
+	bool		refused;		/* something could not be sent for want of a link, and is to be told so */
 	UT_hash_handle hh;
 } evp_dial_t;
 
@@ -155,6 +156,11 @@ on_timer(uv_timer_t *timer)
 	evp_link_hub_tick(&links->hub);
 	HASH_ITER(hh, links->dials, d, next)
 	{
+		if (d->refused)
+		{
+			d->refused = false;
+			evp_registry_proxy_lost(links->proxy->registry, d->proxy_id);
+		}
 		if (d->link == NULL && now >= d->retry_at)
 			dial(links, d);
 	}
@@ -176,6 +182,7 @@ on_up(evp_link_t *link)
 	d->backoff = BACKOFF_MIN_MS;
 	d->complained = false;
 	evp_registry_proxy_found(links->proxy->registry, d->proxy_id);
+	evp_requests_proxy_found(links->proxy->requests, d->proxy_id);
 }
 
 static void
@@ -319,10 +326,13 @@ evp_links_send_call(evp_links_t *links, int64_t proxy_id, const uint8_t id[16], 
 					const char *bundle, const char *instance, const evp_parts_t *message)
 {
 	evp_link_t *link = link_to(links, proxy_id);
+	evp_dial_t *d;
 	evp_link_frame_t frame = {.type = EVP_LINK_CALL,.session_no = session_no,.timeout_ms = timeout_ms,
 	.bundle = evp_slice_str(bundle),.instance = evp_slice_str(instance)};
 
 	memcpy(frame.id, id, sizeof frame.id);
+	if (link == NULL && (d = find_dial(links, proxy_id)) != NULL)
+		d->refused = true;
 	return link == NULL ? -1 : evp_link_send(link, &frame, message);
 }
 
@@ -344,7 +354,7 @@ evp_links_send_answer(evp_links_t *links, int64_t proxy_id, const char *bundle, 
 	evp_link_frame_t frame = {.type = EVP_LINK_ANSWER,.bundle = evp_slice_str(bundle),.instance = evp_slice_str(instance)};
 	evp_parts_t message = {.n = 1,.part = {evp_slice_blob(rsp)},.len = rsp->len};
 
-	return link == NULL ? -1 : evp_link_send(link, &frame, &message);
+	return link == NULL || rsp->len > EVP_LINK_MAX_MESSAGE ? -1 : evp_link_send(link, &frame, &message);
 }
 
 /* Sends a frame to the link that a call came by, if it is still there. */
@@ -360,11 +370,14 @@ send_back(evp_links_t *links, uint64_t no, const uint8_t id[16], evp_link_frame_
 }
 
 void
-evp_links_send_result(evp_links_t *links, uint64_t link, const uint8_t id[16], evp_blob_t *rsp)
+evp_links_send_result(evp_links_t *links, uint64_t link, const uint8_t id[16], int64_t session_no, evp_blob_t *rsp)
 {
 	evp_parts_t message = {.n = 1,.part = {evp_slice_blob(rsp)},.len = rsp->len};
 
-	send_back(links, link, id, &(evp_link_frame_t) {.type = EVP_LINK_RESULT}, &message);
+	if (rsp->len <= EVP_LINK_MAX_MESSAGE)
+		send_back(links, link, id, &(evp_link_frame_t) {.type = EVP_LINK_RESULT}, &message);
+	else
+		evp_links_send_refusal(links, link, id, session_no, EVP_REFUSAL_FULL);
 }
 
 void

@@ -35,8 +35,9 @@ int evp_links_send_call(evp_links_t *links, int64_t proxy_id, const uint8_t id[1
 /* The asking side wants no answer to a call any more. */
 void evp_links_send_cancel(evp_links_t *links, int64_t proxy_id, const uint8_t id[16]);
 
-/* The answering side, to the link that the call came by; nothing happens where that is gone. */
-void evp_links_send_result(evp_links_t *links, uint64_t link, const uint8_t id[16], evp_blob_t *rsp);
+/* The answering side, to the link that the call came by; nothing happens where that is gone.  An answer that is too long
+ * for a link (link_proto.h) goes as a refusal. */
+void evp_links_send_result(evp_links_t *links, uint64_t link, const uint8_t id[16], int64_t session_no, evp_blob_t *rsp);
 void evp_links_send_cut(evp_links_t *links, uint64_t link, const uint8_t id[16], int64_t session_no);
 void evp_links_send_refusal(evp_links_t *links, uint64_t link, const uint8_t id[16], int64_t session_no, evp_refusal_t why);
 

@@ -30,7 +30,7 @@
 #define LEASE_OK_MS		2500
 #define LEAVE_MS		1000
 #define MAX_SECRET		64
-#define MAX_LATER		4096	/* sessions or instances that one picture may bring to be dealt with */
+#define MAX_SUPERSEDED	4096	/* sessions that one picture may close; the next one finds the rest */
 
 struct evp_registry
 {
@@ -60,12 +60,10 @@ struct evp_registry
 	evp_registry_left_cb on_left;
 	void	   *left_arg;
 
-	/* What a merge has found, dealt with after it. */
-	evp_session_t *superseded[MAX_LATER];
-	int64_t		superseded_by[MAX_LATER];
+	/* Sessions that a merge has found superseded, closed after it. */
+	evp_session_t *superseded[MAX_SUPERSEDED];
+	int64_t		superseded_by[MAX_SUPERSEDED];
 	size_t		superseded_len;
-	evp_instance_t *moved[MAX_LATER];
-	size_t		moved_len;
 };
 
 static void look(evp_registry_t *r);
@@ -102,8 +100,7 @@ on_moved(void *arg, evp_instance_t *instance)
 {
 	evp_registry_t *r = arg;
 
-	if (r->moved_len < MAX_LATER)
-		r->moved[r->moved_len++] = instance;
+	evp_requests_instance_moved(r->proxy->requests, instance->bundle, instance->instance, instance->proxy_id);
 }
 
 static void
@@ -111,8 +108,7 @@ on_superseded(void *arg, evp_session_t *session, int64_t by_proxy)
 {
 	evp_registry_t *r = arg;
 
-	/* What finds no room is found again by the next picture. */
-	if (r->superseded_len == MAX_LATER)
+	if (r->superseded_len == MAX_SUPERSEDED)
 		return;
 	r->superseded[r->superseded_len] = session;
 	r->superseded_by[r->superseded_len++] = by_proxy;
@@ -398,16 +394,12 @@ check_own(evp_registry_t *r, const evp_picture_t *p)
 }
 
 static void
-deal_with_later(evp_registry_t *r)
+close_superseded(evp_registry_t *r)
 {
-	size_t		moved = r->moved_len;
-	size_t		superseded = r->superseded_len;
+	size_t		n = r->superseded_len;
 
-	r->moved_len = 0;
 	r->superseded_len = 0;
-	for (size_t k = 0; k < moved; k++)
-		evp_requests_instance_moved(r->proxy->requests, r->moved[k]->bundle, r->moved[k]->instance, r->moved[k]->proxy_id);
-	for (size_t k = 0; k < superseded; k++)
+	for (size_t k = 0; k < n; k++)
 	{
 		char		reason[64];
 
@@ -434,8 +426,8 @@ on_picture(void *arg, const evp_db_result_t *result)
 			r->knows = true;
 			evp_router_instances_changed(r->proxy->router);
 			evp_links_proxies_changed(r->proxy->links);
-			full = r->superseded_len == MAX_LATER;
-			deal_with_later(r);
+			full = r->superseded_len == MAX_SUPERSEDED;
+			close_superseded(r);
 			/* Behind that: a session that was superseded has no row either. */
 			if (!full)
 				check_own(r, &picture);

@@ -324,7 +324,12 @@ start_query(evp_requests_t *requests, evp_request_t *request)
 	spec.source_instance = request->message.source_instance_id;
 	spec.source_version = request->message.source_bundle_version;
 	spec.deadline = request->deadline;
-	evp_router_call(requests->proxy->router, &spec, on_query_done, evp_request_ref(request));
+	evp_request_ref(request);
+	if (evp_router_call(requests->proxy->router, &spec, on_query_done, request) == NULL)
+	{
+		evp_request_fail(request, EVP_EX_REFUSED, "no memory");
+		evp_request_unref(request);
+	}
 }
 
 static void
@@ -545,6 +550,23 @@ evp_requests_instance_moved(evp_requests_t *requests, const char *bundle, const 
 	caller->proxy_id = proxy_id;
 	if (caller->session == NULL)
 		send_kept(requests, caller);
+}
+
+void
+evp_requests_proxy_found(evp_requests_t *requests, int64_t proxy_id)
+{
+	evp_entry_t *entry = requests->callers.lists[EVP_ENTRY_AWAY];
+	evp_entry_t *last = entry != NULL ? entry->prev : NULL;
+	evp_entry_t *next;
+
+	/* One that cannot be sent this time either goes to the end of the list, behind the last that is looked at. */
+	for (; entry != NULL; entry = next)
+	{
+		next = entry != last ? entry->next : NULL;
+		if (entry->caller->session == NULL && entry->caller->proxy_id == proxy_id)
+			settle_answer(requests, entry);
+	}
+	trim(requests);
 }
 
 void

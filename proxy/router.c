@@ -334,6 +334,8 @@ send_message(evp_call_t *call)
 		EVP_COUNT(calls_local);
 		evp_session_send_parts(target->session, &call->message);
 	}
+	else if (call->message.len > EVP_LINK_MAX_MESSAGE)
+		end_later(call, EVP_CALL_REFUSED);
 	else
 	{
 		EVP_COUNT(calls_remote);
@@ -569,7 +571,7 @@ evp_router_response(evp_router_t *router, evp_session_t *session, const evp_mess
 	}
 	if (call->foreign)
 	{
-		evp_links_send_result(router->proxy->links, call->link, call->id, rsp->blob);
+		evp_links_send_result(router->proxy->links, call->link, call->id, call->session_no, rsp->blob);
 		free_call(call);
 	}
 	else
@@ -681,11 +683,11 @@ evp_router_link_refused(evp_router_t *router, const uint8_t id[16], int64_t sess
 		return;
 	target = call->target;
 	proxy_id = call->proxy_id;
-	/* Only one that was asked before is bound to this instance. */
-	if (call->again && call->kind != EVP_CALL_QUERY)
+	/* Only one that was asked before is bound to this instance, and may have run there. */
+	if (why == EVP_REFUSAL_FULL)
+		end_later(call, call->again && call->kind == EVP_CALL_SERVICE ? EVP_CALL_GONE : EVP_CALL_REFUSED);
+	else if (call->again && call->kind != EVP_CALL_QUERY)
 		tie(call);
-	else if (why == EVP_REFUSAL_FULL)
-		end_later(call, EVP_CALL_REFUSED);
 	else
 		wait_for_name(call);
 	if (why == EVP_REFUSAL_NO_SESSION)

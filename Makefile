@@ -1,0 +1,120 @@
+# Makefile
+#   Builds and installs evento: the extension (by PGXS, into the PostgreSQL that
+#   PG_CONFIG names) and evento-proxy (into PREFIX/bin).
+#
+#   make                      builds both
+#   make install              installs both; DESTDIR, PREFIX, PG_CONFIG as usual
+#   make install PROXY=no     installs the extension alone
+#   make run [ARGS=--once]    plays a demonstration on servers of its own
+#   make check [TESTS='…']    runs the tests
+#   make bench [BENCH=name]   measures
+#   make deps                 installs what is missing to build, run and test
+#
+#   WERROR=1 makes warnings errors.
+
+PG_CONFIG ?= pg_config
+PREFIX ?= /usr/local
+ARGS ?=
+TESTS ?=
+BENCH ?=
+PROXY ?= yes
+
+# Where this Makefile lies: objects may go elsewhere (make -C objects -f here/Makefile).
+here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
+EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" '$(here)/evento.control')
+
+# These work where there is no PostgreSQL yet, and install it.
+front_goals := check check-long run bench deps
+goals := $(or $(MAKECMDGOALS),all)
+
+.PHONY: $(front_goals)
+
+ifeq ($(filter-out $(front_goals),$(goals)),)
+
+check:
+	@exec env TESTS='$(TESTS)' PG_CONFIG='$(PG_CONFIG)' '$(here)/scripts/check'
+
+check-long:
+	@exec env TESTS='$(TESTS)' PG_CONFIG='$(PG_CONFIG)' '$(here)/scripts/check' --long
+
+run:
+	@exec env PG_CONFIG='$(PG_CONFIG)' '$(here)/scripts/run' $(ARGS)
+
+bench:
+	@exec env BENCH='$(BENCH)' PG_CONFIG='$(PG_CONFIG)' '$(here)/scripts/bench'
+
+deps:
+	@'$(here)/scripts/deps' build check run
+
+else
+
+MODULE_big = evento
+OBJS = \
+	extension/evento.o \
+	extension/append.o \
+	extension/batch.o \
+	extension/buffer.o \
+	extension/catalog.o \
+	extension/check.o \
+	extension/heads.o \
+	extension/read.o \
+	extension/sequencer.o \
+	extension/shmem.o \
+	extension/streams.o \
+	extension/wait.o \
+	extension/worker.o \
+	extension/write.o
+
+EXTENSION = evento
+DATA_built = sql/evento--$(EXTVERSION).sql
+DATA = $(wildcard $(here)/sql/evento--*--*.sql)
+
+# The server's headers are not clean under all of -Wextra.
+PG_CPPFLAGS = -DEVENTO_VERSION='"$(EXTVERSION)"'
+PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Wno-cast-function-type
+ifeq ($(WERROR),1)
+PG_CFLAGS += -Werror
+endif
+
+EXTRA_CLEAN = sql/evento--$(EXTVERSION).sql
+
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifeq ($(wildcard $(PGXS)),)
+$(error No PGXS found by PG_CONFIG=$(PG_CONFIG). Install the server's development files (Debian: postgresql-server-dev-15), or run "make deps")
+endif
+
+# Bitcode would serve JIT inlining alone, and wants a clang of the server's version.
+override with_llvm = no
+include $(PGXS)
+
+$(OBJS): $(wildcard $(here)/extension/*.h $(here)/include/*.h) $(here)/evento.control
+
+sql/evento--$(EXTVERSION).sql: $(here)/sql/evento.sql $(here)/evento.control
+	@mkdir -p sql
+	cp $< $@
+
+ifneq ($(PROXY),no)
+
+.PHONY: proxy install-proxy uninstall-proxy clean-proxy
+
+all: proxy
+install: install-proxy
+uninstall: uninstall-proxy
+clean: clean-proxy
+
+proxy:
+	$(MAKE) -C '$(here)/proxy' PG_CONFIG='$(PG_CONFIG)' VERSION='$(EXTVERSION)' WERROR='$(WERROR)'
+
+install-proxy: proxy
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	install -m 755 '$(here)/build/evento-proxy' '$(DESTDIR)$(PREFIX)/bin/evento-proxy'
+
+uninstall-proxy:
+	rm -f '$(DESTDIR)$(PREFIX)/bin/evento-proxy'
+
+clean-proxy:
+	$(MAKE) -C '$(here)/proxy' clean
+	rm -rf '$(here)/build'
+
+endif
+endif

@@ -1,0 +1,175 @@
+# Evento::Cluster
+#   PostgreSQL::Test::Cluster with the extension in it, and what the TAP tests
+#   of the extension ask again and again.
+package Evento::Cluster;
+
+use strict;
+use warnings;
+
+use parent -norequire, 'PostgreSQL::Test::Cluster';
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils ();
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+# A server that preloads the extension, initialized and not started. conf: more
+# settings; preload: what to preload instead of 'evento'.
+sub make
+{
+	my ($class, $name, %opt) = @_;
+	my $node = bless PostgreSQL::Test::Cluster->new($name), $class;
+	$node->init(allows_streaming => 1);
+	my $preload = $opt{preload} // 'evento';
+	$node->append_conf('postgresql.conf', <<"CONF" . ($opt{conf} // ''));
+shared_preload_libraries = '$preload'
+max_connections = 100
+max_prepared_transactions = 0
+restart_after_crash = on
+hot_standby_feedback = on
+log_min_messages = info
+log_statement = none
+max_wal_size = 512MB
+CONF
+	return $node;
+}
+
+# The same, started, with the extension in database postgres.
+sub started
+{
+	my ($class, $name, %opt) = @_;
+	my $node = $class->make($name, %opt);
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION evento');
+	return $node;
+}
+
+# A streaming standby of a server, started, caught up.
+sub standby
+{
+	my ($primary, $name, %opt) = @_;
+	$primary->backup("for_$name");
+	my $node = bless PostgreSQL::Test::Cluster->new($name), ref $primary;
+	$node->init_from_backup($primary, "for_$name", has_streaming => 1);
+	$node->append_conf('postgresql.conf', $opt{conf}) if $opt{conf};
+	$node->start;
+	$primary->wait_for_catchup($node);
+	return $node;
+}
+
+# The SQLSTATE that a statement ends with, '' where it succeeds. Whole message
+# in list context.
+sub state_of
+{
+	my ($node, $sql, $db) = @_;
+	my ($out, $err) = ('', '');
+	$node->psql($db // 'postgres', $sql, stdout => \$out, stderr => \$err, on_error_stop => 1, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	my $state = $err =~ /(?:ERROR|FATAL):\s+(\w{5}):/ ? $1 : $err =~ /(?:ERROR|FATAL)/ ? '?????' : '';
+	return wantarray ? ($state, $err) : $state;
+}
+
+# Waits until all that is committed can be read; gives the watermark.
+sub settle
+{
+	my ($node, $db) = @_;
+	return $node->safe_psql($db // 'postgres', "CALL evento.wait(NULL, '60s')");
+}
+
+# Starts a command with the environment of this server; gives a handle with the
+# keys pid, out and err (file names). Ends with finish().
+my $commands = 0;
+
+sub launch
+{
+	my ($node, @command) = @_;
+	my $base = $node->basedir . '/command' . ++$commands;
+	my $pid = fork() // die "fork: $!";
+	if ($pid == 0)
+	{
+		local %ENV = $node->_get_env();
+		open(STDIN, '<', '/dev/null');
+		open(STDOUT, '>', "$base.out") or die $!;
+		open(STDERR, '>', "$base.err") or die $!;
+		exec(@command) or POSIX::_exit(127);
+	}
+	return { pid => $pid, out => "$base.out", err => "$base.err" };
+}
+
+# Waits for a launched command, or ends it after so many seconds; gives its
+# exit status.
+sub finish
+{
+	my ($node, $handle, $timeout) = @_;
+	my $until = time + ($timeout // 60);
+	while (1)
+	{
+		my $done = waitpid($handle->{pid}, 1);
+		return $? if $done == $handle->{pid};
+		return -1 if $done < 0;
+		if (time > $until)
+		{
+			kill 'KILL', $handle->{pid};
+			$until = time + 10;
+		}
+		sleep 0.02;
+	}
+}
+
+# The pid of a background session.
+sub backend_pid
+{
+	my ($session) = @_;
+	return $session->query_safe('SELECT pg_backend_pid()');
+}
+
+# Sends a statement to a background session without waiting for its end.
+sub send_to
+{
+	my ($session, $sql) = @_;
+	$session->{stdin} .= "$sql\n\\echo done-with-this\n";
+	$session->{run}->pump_nb;
+	return;
+}
+
+# Waits for the end of what send_to sent; gives its output.
+sub answer_of
+{
+	my ($session) = @_;
+	my $until = time + 60;
+	until ($session->{stdout} =~ /done-with-this\n/)
+	{
+		die "no answer: $session->{stdout} $session->{stderr}" if time > $until;
+		$session->{run}->pump_nb;
+		sleep 0.005;
+	}
+	my $out = $session->{stdout};
+	$session->{stdout} = '';
+	$out =~ s/done-with-this\n//;
+	chomp $out;
+	return $out;
+}
+
+# Whether the end of it has come.
+sub answered
+{
+	my ($session) = @_;
+	$session->{run}->pump_nb;
+	return $session->{stdout} =~ /done-with-this\n/ ? 1 : 0;
+}
+
+# What must hold of every log, asked on any server: versions dense, and no
+# stream whose number is not the position of its first event.
+sub log_is_sound
+{
+	my ($node, $what, $db) = @_;
+	$db //= 'postgres';
+	is($node->safe_psql($db, 'SELECT count(*) FROM (SELECT 1 FROM evento._events WHERE stream_no IS NOT NULL GROUP BY stream_no HAVING min(version) <> 1 OR max(version) <> count(*)) x'),
+		'0', "$what: versions are dense");
+	is($node->safe_psql($db, 'SELECT count(*) FROM evento._events e LEFT JOIN evento._streams s USING (stream_no) WHERE e.stream_no IS NOT NULL AND (s.stream_no IS NULL OR e.version = 1 AND e.position <> e.stream_no)'),
+		'0', "$what: every event has its stream");
+	is($node->safe_psql($db, 'SELECT count(*) FROM (SELECT 1 FROM evento._events GROUP BY position HAVING count(*) > 1) x'),
+		'0', "$what: no position twice");
+	return;
+}
+
+1;

@@ -1,0 +1,218 @@
+# Evento::ProxyTest
+#   A PostgreSQL with the extension and evento-proxy processes on it, for the
+#   tests of the proxy.
+package Evento::ProxyTest;
+
+use strict;
+use warnings;
+
+use Carp qw(croak);
+use IO::Socket::INET;
+use POSIX qw(WNOHANG);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Time::HiRes qw(sleep time);
+
+use Evento::Bundle;
+
+my %pids;
+
+# EVENTO_PROXY, or the one that "make" has built.
+sub program
+{
+	return $ENV{EVENTO_PROXY} // __FILE__ =~ s{test/lib/Evento/ProxyTest\.pm$}{build/evento-proxy}r;
+}
+
+# A database.  conf: lines for postgresql.conf.
+sub new
+{
+	my ($class, %opt) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($opt{name} // 'main');
+	$node->init;
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'evento'\nfsync = off\n" . ($opt{conf} // ''));
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION evento; CREATE ROLE proxy LOGIN IN ROLE evento_proxy');
+	return bless { node => $node, proxies => 0 }, $class;
+}
+
+sub node { return $_[0]->{node} }
+
+sub sql { my ($self, $sql) = @_; return $self->{node}->safe_psql('postgres', $sql) }
+
+# Makes commits wait for a synchronous standby that is not there (1), or not any more (0).  The database was made with
+# max_wal_senders above 0.
+sub standby_missing
+{
+	my ($self, $missing) = @_;
+	my $node = $self->{node};
+	$node->safe_psql('postgres', $missing ? q(ALTER SYSTEM SET synchronous_standby_names = 'nobody') : 'ALTER SYSTEM RESET synchronous_standby_names');
+	$node->reload;
+	# It is in force when commits behave so, which this server process alone decides.
+	for (1 .. 200)
+	{
+		my $err = '';
+		$node->psql('postgres', q(SET statement_timeout = '50ms'; DO $$ BEGIN PERFORM pg_logical_emit_message(true, 'probe', ''); COMMIT; END $$), stderr => \$err);
+		return if $missing == ($err =~ /synchronous replication/ ? 1 : 0);
+		sleep 0.02;
+	}
+	croak 'the setting does not come into force';
+}
+
+# Starts a proxy and waits until it is ready.  flags: settings; wait => 0: only until it listens.
+sub start
+{
+	my ($self, %opt) = @_;
+	my $n = ++$self->{proxies};
+	my ($port, $internal, $http) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 3;
+	my $proxy = bless {
+		test => $self, name => "proxy$n", port => $port, internal => $internal, http => $http,
+		log => "$PostgreSQL::Test::Utils::log_path/proxy$n.log", flags => $opt{flags} // {} }, 'Evento::ProxyTest::Proxy';
+	$proxy->run;
+	$proxy->wait_http($opt{wait} // 1 ? '/readyz' : '/healthz');
+	return $proxy;
+}
+
+# Runs the program and gives its exit status, output and errors.
+sub run_program
+{
+	my (@args) = @_;
+	my ($out, $err) = ('', '');
+	my $ok = IPC::Run::run([ program(), @args ], '>', \$out, '2>', \$err, IPC::Run::timeout(30));
+	return ($? >> 8, $out, $err);
+}
+
+sub started { $pids{ $_[0] } = 1; return }
+
+sub ended { delete $pids{ $_[0] }; return }
+
+END
+{
+	my $status = $?;
+	for my $pid (keys %pids)
+	{
+		kill 'KILL', $pid;
+		waitpid $pid, 0;
+	}
+	$? = $status;
+}
+
+package Evento::ProxyTest::Proxy;
+
+use strict;
+use warnings;
+
+use Carp qw(croak);
+use POSIX qw(WNOHANG);
+use Time::HiRes qw(sleep time);
+
+# Starts the process, again with the same ports where it ran before.
+sub run
+{
+	my ($self) = @_;
+	my $node = $self->{test}->node;
+	my %flags = (
+		name => $self->{name}, database => $node->connstr('postgres') . ' user=proxy',
+		'bundle-address' => '127.0.0.1', 'bundle-port' => $self->{port}, 'internal-port' => $self->{internal},
+		'http-port' => $self->{http}, 'log-level' => 'debug', %{ $self->{flags} });
+	my @args = map { ("--$_", $flags{$_}) } sort keys %flags;
+	my $pid = fork // croak "fork: $!";
+	if (!$pid)
+	{
+		open(STDERR, '>>', $self->{log}) or POSIX::_exit(127);
+		open(STDOUT, '>&', \*STDERR) or POSIX::_exit(127);
+		exec { Evento::ProxyTest::program() } Evento::ProxyTest::program(), @args or POSIX::_exit(127);
+	}
+	Evento::ProxyTest::started($pid);
+	$self->{pid} = $pid;
+	return;
+}
+
+# The status and the body of a GET; status 0 where there is no answer.
+sub get
+{
+	my ($self, $path, $method) = @_;
+	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{http}, Timeout => 2) or return (0, '');
+	print $socket +($method // 'GET') . " $path HTTP/1.0\r\n\r\n";
+	my $text = do { local $/; <$socket> } // '';
+	my ($head, $body) = split /\r\n\r\n/, $text, 2;
+	return ($head // '') =~ m{^HTTP/1\.\d (\d+)} ? ($1, $body) : (0, '');
+}
+
+sub wait_http
+{
+	my ($self, $path, $seconds) = @_;
+	my $until = time + ($seconds // 30);
+	while (time < $until)
+	{
+		croak "the proxy has ended:\n" . $self->log if !$self->running;
+		return if ($self->get($path))[0] == 200;
+		sleep 0.05;
+	}
+	croak "$path is not 200:\n" . $self->log;
+}
+
+sub metric
+{
+	my ($self, $name) = @_;
+	return ($self->get('/metrics'))[1] =~ /^evento_proxy_$name (\d+)$/m ? $1 : undef;
+}
+
+# Waits until code gives true; false where it does not in time.
+sub wait_for
+{
+	my ($self, $code, $seconds) = @_;
+	my $until = time + ($seconds // 10);
+	while (1)
+	{
+		return 1 if $code->();
+		return 0 if time >= $until;
+		sleep 0.02;
+	}
+}
+
+sub log { my ($self) = @_; return PostgreSQL::Test::Utils::slurp_file($self->{log}) }
+
+# Waits for a line in the log that matches; gives the lines that do.
+sub wait_log
+{
+	my ($self, $pattern, $seconds) = @_;
+	my @found;
+	$self->wait_for(sub { @found = grep { /$pattern/ } split /\n/, $self->log }, $seconds);
+	return @found;
+}
+
+sub running
+{
+	my ($self) = @_;
+	return 0 if !defined $self->{pid};
+	return 1 if waitpid($self->{pid}, WNOHANG) == 0;
+	$self->{status} = $?;
+	Evento::ProxyTest::ended($self->{pid});
+	undef $self->{pid};
+	return 0;
+}
+
+# Sends a signal and waits for the end; gives the wait status, undef where it does not end.
+sub stop
+{
+	my ($self, $signal, $seconds) = @_;
+	kill $signal // 'TERM', $self->{pid} if defined $self->{pid};
+	$self->wait_for(sub { !$self->running }, $seconds // 10) or return undef;
+	return $self->{status};
+}
+
+# A connected bundle.
+sub bundle
+{
+	my ($self, %opt) = @_;
+	return Evento::Bundle->connected($self->{port}, %opt);
+}
+
+# A connection that has said nothing yet.
+sub connection
+{
+	my ($self, %opt) = @_;
+	return Evento::Bundle->new($self->{port}, %opt);
+}
+
+1;

@@ -1,0 +1,389 @@
+#!/usr/bin/perl
+# check.pl
+#   The driver of "make check": copies the sources to a private directory,
+#   builds them there with warnings as errors, runs the suites as an
+#   unprivileged user, and closes with "N passed, N failed, N skipped".
+#   test/README.md says what the suites may rely on.
+use strict;
+use warnings;
+
+use Cwd qw(abs_path);
+use Fcntl qw(:flock);
+use File::Basename qw(dirname basename);
+use File::Path qw(make_path);
+use Time::HiRes qw(time);
+
+my $top;
+BEGIN { $top = abs_path(dirname(__FILE__) . '/../..') }
+use lib "$top/test/lib";
+use Evento::Host;
+
+my $long = grep { $_ eq '--long' } @ARGV;
+# A file may take so long, in seconds, and all of them together.
+my $file_timeout = $long ? 3600 : 300;
+my $all_timeout = $long ? 36000 : 2400;
+my @wanted = split ' ', $ENV{TESTS} // '';
+my $logs = "$top/build/check";
+my $logs_lock;
+my $host;
+my ($passed, $failed, $skipped) = (0, 0, 0);
+my (@failures, @skips);
+my $began = time;
+
+$| = 1;
+$SIG{INT} = sub { interrupted(2) };
+$SIG{TERM} = sub { interrupted(15) };
+$SIG{HUP} = sub { interrupted(1) };
+END { my $status = $?; $host->cleanup if $host; $? = $status }
+
+exit main();
+
+sub interrupted
+{
+	my ($signal) = @_;
+	$SIG{$_} = 'IGNORE' for qw(INT TERM HUP);
+	print "\ninterrupted: ending what was started\n";
+	exit(128 + $signal);
+}
+
+sub main
+{
+	$host = Evento::Host->new(top => $top, name => 'check');
+	my $src = $host->copy_sources;
+	my @items = grep { wanted($_) } discover($src);
+	if (!@items)
+	{
+		print "no test matches TESTS='$ENV{TESTS}'\n";
+		return 1;
+	}
+	take_logs();
+
+	my $env = build($src, scalar grep { $_->{name} =~ m{^test/(?:proxy|interop)/} } @items) or return 1;
+	for my $item (@items)
+	{
+		if (time - $began > $all_timeout)
+		{
+			failure($item->{name}, 'not run: the time for all tests was over');
+			next;
+		}
+		run_item($item, $env);
+	}
+	return summary();
+}
+
+# Empties the directory for output; a run beside this one has another.
+sub take_logs
+{
+	make_path("$top/build");
+	open($logs_lock, '>', "$top/build/.check.lock") or die "$top/build/.check.lock: $!\n";
+	$logs = "$top/build/check-$$" if !flock($logs_lock, LOCK_EX | LOCK_NB);
+	system('rm', '-rf', $logs);
+	make_path($logs);
+	return;
+}
+
+# ---- what there is to run ----
+
+# Gives the items in the order in which they run: { name, kind, … }.
+sub discover
+{
+	my ($src) = @_;
+	my @items;
+	for my $dir (grep { -e "$src/$_/Makefile" } qw(test/unit test/fuzz))
+	{
+		push @items, { name => $dir, kind => 'make', goal => [ '-C', "$src/$dir", 'check' ] };
+		push @items, { name => "$dir (address and undefined behaviour sanitizers)", kind => 'make', goal => [ '-C', "$src/$dir", 'check', 'SANITIZE=1' ] }
+		  if $dir eq 'test/unit';
+	}
+	push @items, map { { name => short($src, $_), kind => 'regress', file => $_ } } sort glob "$src/test/regress/sql/*.sql";
+	push @items, map { { name => short($src, $_), kind => 'pgtap', file => $_ } } sort glob "$src/test/regress/pgtap/*.sql";
+	push @items, map { { name => short($src, $_), kind => 'isolation', file => $_ } } sort glob "$src/test/isolation/specs/*.spec";
+	push @items, map { { name => short($src, $_), kind => 'perl', file => $_ } } map { sort glob "$src/$_" } qw(test/tap/*.pl test/proxy/t/*.pl test/interop/t/*.pl);
+	return @items;
+}
+
+sub short
+{
+	my ($src, $file) = @_;
+	return substr($file, length($src) + 1);
+}
+
+# An item is wanted where one of the words in TESTS is a part of its name.
+sub wanted
+{
+	my ($item) = @_;
+	return 1 if !@wanted;
+	return scalar grep { index($item->{name}, $_) >= 0 } @wanted;
+}
+
+# ---- building ----
+
+# Builds in the copy the extension, and the proxy with its simulator where they
+# are wanted; gives the environment for the suites.
+sub build
+{
+	my ($src, $with_proxy) = @_;
+	my $log = "$logs/build.log";
+	print "building in $src as ", ($host->{user} // scalar getpwuid($>)), ', warnings are errors';
+	my $start = time;
+	my @steps = ([ "$src/test/lib/pgtree" ]);
+	push @steps, [ 'make', '-s', '-C', $src, 'proxy', 'WERROR=1' ], [ 'make', '-s', '-C', "$src/test/sim", 'WERROR=1' ] if $with_proxy;
+	my $bin;
+	for my $step (@steps)
+	{
+		my $out = "$host->{dir}/log/step.out";
+		unlink $out;
+		my $status = $host->run($step, out => $out, err => $log, cwd => $src, env => { WERROR => 1, MAKEFLAGS => '-j2' });
+		if ($status != 0)
+		{
+			print "\n", Evento::Host::slurp($log), Evento::Host::slurp($out), "the build failed: @$step\n";
+			return;
+		}
+		$bin //= (split /\n/, Evento::Host::slurp($out))[-1];
+	}
+	printf "  %.0f s\n", time - $start;
+
+	chomp(my $pgxs = `'$bin/pg_config' --pgxs`);
+	my $pgxs_src = dirname(dirname($pgxs));
+	return {
+		src => $src,
+		bin => $bin,
+		pgxs => $pgxs_src,
+		vars => {
+			PATH => "$bin:$ENV{PATH}",
+			PG_CONFIG => "$bin/pg_config",
+			EVENTO_BINDIR => $bin,
+			EVENTO_PROXY => "$src/build/evento-proxy",
+			EVENTO_SIM => "$src/build/evento-sim",
+			EVENTO_LONG => $long ? 1 : 0,
+			# A copy of the sources has other neighbours than the checkout.
+			(-d "$top/../shared/maven" ? (EVENTO_MAVEN_REPOSITORY => abs_path("$top/../shared/maven")) : ()),
+			(defined $host->{user} ? (MAVEN_LOCAL_REPOSITORY => maven_cache()) : ()),
+			PERL5LIB => "$pgxs_src/test/perl:$src/test/lib",
+			PG_REGRESS => "$pgxs_src/test/regress/pg_regress",
+			CMOCKA_MESSAGE_OUTPUT => 'TAP',
+		},
+	};
+}
+
+# Where Maven keeps what it has downloaded, for a user without a home of his own.
+sub maven_cache
+{
+	my $dir = '/var/tmp/evento-maven-' . (getpwnam($host->{user}))[2];
+	$host->mkdir($dir);
+	return $dir;
+}
+
+# ---- running ----
+
+sub run_item
+{
+	my ($item, $env) = @_;
+	my $base = $item->{name} =~ s{^test/}{}r =~ s{[^\w.-]+}{-}gr;
+	my ($out, $err) = ("$logs/$base.out", "$logs/$base.err");
+	my $start = time;
+	printf '%-56s ', $item->{name};
+
+	my ($status, $why) = (0, '');
+	my $counts = eval {
+		my $kind = $item->{kind};
+		($status, $why) =
+			$kind eq 'make' ? run_make($item, $env, $out, $err)
+		  : $kind eq 'perl' ? run_perl($item, $env, $out, $err, $base)
+		  : $kind eq 'pgtap' ? run_pgtap($item, $env, $out, $err)
+		  : run_regress($item, $env, $out, $err, $base);
+		$kind eq 'regress' || $kind eq 'isolation' ? parse_regress(Evento::Host::slurp($out)) : parse_tap(Evento::Host::slurp($out), $kind ne 'make');
+	};
+	my $died = $@;
+	my @left = $item->{kind} eq 'perl' ? grep { !/^(?:sh|perl)$/ } $host->end_processes : ();
+
+	my @bad = $counts ? @{ $counts->{bad} } : ();
+	push @bad, "could not be run: $died" if $died;
+	push @bad, "took longer than $file_timeout s" if $why eq 'timeout';
+	push @bad, 'left processes behind: ' . join(', ', @left) if @left;
+	my $n = $counts ? $counts->{passed} : 0;
+	push @bad, 'ran no test' if !@bad && $counts && !$n && !@{ $counts->{skips} };
+	push @bad, sprintf('ended with %s %d', $status & 127 ? ('signal', $status & 127) : ('status', $status >> 8)) if $status != 0 && (!@bad || !$n);
+
+	$passed += $counts->{passed} if $counts;
+	for my $skip ($counts ? @{ $counts->{skips} } : ())
+	{
+		$skipped++;
+		push @skips, "$item->{name}: $skip";
+	}
+	failure($item->{name}, $_) for @bad;
+	printf "%s %3d passed%s%s  %.1f s\n", @bad ? 'FAILED' : 'ok    ', $n, (@bad ? ', ' . @bad . ' failed' : ''),
+	  ($counts && @{ $counts->{skips} } ? ', ' . @{ $counts->{skips} } . ' skipped' : ''), time - $start;
+	if (@bad)
+	{
+		# What the servers of the test had to say outlives the private directory.
+		system('cp', '-r', $_, "$logs/$base.log") for grep { -d } "$host->{dir}/run/$base/tmp_check/log", "$host->{dir}/run/$base/log";
+		print "    $_\n" for map { s/\n+$//r =~ s/\n/\n      /gr } @bad;
+		print map { "    | $_\n" } tail($err, 30), $item->{kind} =~ /make|pgtap/ ? tail($out, 30) : (), diffs($item, $env, $base);
+	}
+	return;
+}
+
+sub failure
+{
+	my ($name, $what) = @_;
+	$failed++;
+	push @failures, "$name: $what";
+	return;
+}
+
+sub run_make
+{
+	my ($item, $env, $out, $err) = @_;
+	return $host->wait($host->start([ 'make', '-s', @{ $item->{goal} }, 'WERROR=1' ], out => $out, err => $err, cwd => $env->{src}, env => $env->{vars}), $file_timeout);
+}
+
+# A TAP program in Perl, with a directory of its own for what it makes.
+sub run_perl
+{
+	my ($item, $env, $out, $err, $base) = @_;
+	stop_sql_server();
+	my $dir = $host->mkdir("$host->{dir}/run/$base");
+	my %vars = (%{ $env->{vars} }, TESTDIR => $dir, TESTDATADIR => $dir, TESTLOGDIR => "$dir/log", PGPORT => ($host->free_ports(1))[0]);
+	return $host->wait($host->start([ 'perl', $item->{file} ], out => $out, err => $err, cwd => $env->{src}, env => \%vars), $file_timeout);
+}
+
+# One server for all SQL tests, made when the first needs it.
+my $server;
+
+sub sql_server
+{
+	my ($env) = @_;
+	$server //= $host->start_postgres(bin => $env->{bin}, name => 'sql', conf => <<'CONF');
+# Each file has a database of its own, and each database a worker.
+max_worker_processes = 200
+max_prepared_transactions = 10
+wal_level = logical
+fsync = off
+CONF
+	return $server;
+}
+
+# Ends that server, so that what runs after a TAP program is known to be its own.
+sub stop_sql_server
+{
+	return if !$server;
+	system('cp', $server->{log}, "$logs/sql-server.log");
+	$host->end_processes;
+	undef $server;
+	return;
+}
+
+# A pgTAP script, in a database of its own that has pgTAP and the extension.
+sub run_pgtap
+{
+	my ($item, $env, $out, $err) = @_;
+	my $pg = sql_server($env);
+	my $db = 'pgtap_' . basename($item->{file}, '.sql');
+	$host->psql($pg, 'postgres', "CREATE DATABASE \"$db\"");
+	$host->psql($pg, $db, 'CREATE EXTENSION pgtap; CREATE EXTENSION evento');
+	return $host->wait($host->start([ "$pg->{bin}/psql", '-XqAt', '-v', 'ON_ERROR_STOP=1', '-P', 'pager=off', '-h', $pg->{sock}, '-p', $pg->{port},
+			'-U', 'postgres', '-d', $db, '-f', $item->{file} ], out => $out, err => $err, cwd => dirname($item->{file}), env => $env->{vars}), $file_timeout);
+}
+
+# A file of pg_regress or an isolation specification, in a fresh database that
+# has the extension.
+sub run_regress
+{
+	my ($item, $env, $out, $err, $base) = @_;
+	my $pg = sql_server($env);
+	my $isolation = $item->{kind} eq 'isolation';
+	my $dir = $host->mkdir("$host->{dir}/run/$base");
+	my $program = "$env->{pgxs}/test/" . ($isolation ? 'isolation/pg_isolation_regress' : 'regress/pg_regress');
+	my $name = basename($item->{file}) =~ s/\.\w+$//r;
+	return $host->wait($host->start([ $program, '--inputdir=' . dirname(dirname($item->{file})), "--outputdir=$dir", "--bindir=$pg->{bin}",
+			"--host=$pg->{sock}", "--port=$pg->{port}", '--user=postgres', '--dbname=regress_' . ($name =~ s/\W/_/gr), '--load-extension=evento', $name ],
+			out => $out, err => $err, cwd => $dir, env => $env->{vars}), $file_timeout);
+}
+
+# ---- reading results ----
+
+# Counts what a TAP stream says, or several, one behind the other.
+sub parse_tap
+{
+	my ($text, $single) = @_;
+	my %r = (passed => 0, bad => [], skips => []);
+	my ($plan, $seen, $at_end) = (undef, 0, 0);
+	my $close = sub {
+		push @{ $r{bad} }, "planned $plan tests and ran $seen" if defined $plan && $plan != $seen;
+		push @{ $r{bad} }, "ran $seen tests without a plan" if !defined $plan && $seen;
+		($plan, $seen, $at_end) = (undef, 0, 0);
+	};
+	for my $line (split /\n/, $text)
+	{
+		if ($line =~ /^1\.\.(\d+)(?:\s*#\s*skip\S*\s*(.*))?/i)
+		{
+			my ($n, $reason) = ($1, $2);
+			$close->() if defined $plan;
+			($plan, $at_end) = ($n, $seen > 0);
+			push @{ $r{skips} }, $reason // 'no reason given' if $n == 0;
+			$close->() if $at_end;
+		}
+		elsif ($line =~ /^(not )?ok\b(.*)/)
+		{
+			my ($not, $rest) = ($1, $2);
+			$close->() if !$single && defined $plan && $seen == $plan;
+			$seen++;
+			if ($rest =~ /#\s*skip\S*\s*(.*)/i) { push @{ $r{skips} }, $1 }
+			elsif (!$not || $rest =~ /#\s*todo\b/i) { $r{passed}++ }
+			else { push @{ $r{bad} }, "not ok$rest" }
+		}
+		elsif ($line =~ /^Bail out!\s*(.*)/)
+		{
+			push @{ $r{bad} }, "bailed out: $1";
+		}
+	}
+	$close->();
+	return \%r;
+}
+
+# Counts what pg_regress and pg_isolation_regress say, of either form.
+sub parse_regress
+{
+	my ($text) = @_;
+	my %r = (passed => 0, bad => [], skips => []);
+	for my $line (split /\n/, $text)
+	{
+		if ($line =~ /^(?:test\s+(\S+)\s+\.\.\. ok|ok \d+\s+[-+]\s+(\S+))/) { $r{passed}++ }
+		elsif ($line =~ /^(?:test\s+(\S+)\s+\.\.\. (?:FAILED|failed)|not ok \d+\s+[-+]\s+(\S+))/) { push @{ $r{bad} }, 'differs from what is expected' }
+	}
+	return \%r;
+}
+
+sub tail
+{
+	my ($file, $n) = @_;
+	my @lines = split /\n/, Evento::Host::slurp($file);
+	return @lines > $n ? @lines[ -$n .. -1 ] : @lines;
+}
+
+# The differences that pg_regress found; what it got is kept beside the logs.
+sub diffs
+{
+	my ($item, $env, $base) = @_;
+	system('cp', $_, "$logs/$base.result") for glob "$host->{dir}/run/$base/results/*.out";
+	my $file = "$host->{dir}/run/$base/regression.diffs";
+	return () if !-e $file;
+	system('cp', $file, "$logs/$base.diffs");
+	return tail($file, 60);
+}
+
+sub summary
+{
+	stop_sql_server();
+	if (@skips)
+	{
+		print "\nskipped:\n", map { "  $_\n" } @skips;
+	}
+	if (@failures)
+	{
+		print "\nfailed (output is in $logs):\n", map { '  ' . s/\n.*//sr . "\n" } @failures;
+	}
+	printf "\n%.0f s\n%d passed, %d failed, %d skipped\n", time - $began, $passed, $failed, $skipped;
+	return $failed || !($passed + $skipped) ? 1 : 0;
+}

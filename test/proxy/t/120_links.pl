@@ -1,0 +1,285 @@
+# 120_links.pl
+#   The links between proxies: broken, silent, refused; strangers on the internal
+#   port; proxies that stand still or lose the database while links go on.
+use strict;
+use warnings;
+
+use Digest::SHA qw(hmac_sha256);
+use IO::Handle;
+use IO::Socket::INET;
+use IPC::Open2;
+use PostgreSQL::Test::Cluster;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use Evento::Bundle;
+use Evento::Cbor;
+use Evento::ProxyTest;
+
+my $forwarder = __FILE__ =~ s{test/proxy/t/[^/]+$}{test/lib/tcp-forwarder}r;
+my $test = Evento::ProxyTest->new;
+my (@proxy, @forward);
+
+# Three proxies, each of which the others reach through a forwarder.
+for my $i (0 .. 2)
+{
+	my ($port, $internal) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 2;
+	my $pid = open2(my $out, my $in, $^X, $forwarder, $port, "127.0.0.1:$internal");
+	Evento::ProxyTest::started($pid);
+	$in->autoflush(1);
+	readline $out;
+	$forward[$i] = { pid => $pid, in => $in, out => $out };
+	$proxy[$i] = $test->start(flags => { 'internal-port' => $internal, 'internal-advertised' => "127.0.0.1:$port", 'cut-time' => '5s' });
+	$proxy[$i]{internal} = $internal;
+}
+
+sub forwarder_do
+{
+	my ($i, $command) = @_;
+	print { $forward[$i]{in} } "$command\n";
+	return readline $forward[$i]{out};
+}
+
+sub linked
+{
+	my ($proxy, $links, $seconds) = @_;
+	return $proxy->wait_for(sub { $proxy->metric('links') == $links }, $seconds);
+}
+
+sub wait_enabled
+{
+	my ($instance) = @_;
+	my $enabled = $proxy[0]->wait_for(sub { $test->sql("SELECT enabled FROM evento.bundles WHERE instance = '$instance'") eq 't' });
+	sleep 0.1;
+	return $enabled;
+}
+
+sub ask
+{
+	my ($caller, $handler, $data) = @_;
+	my $id = $caller->query('Find');
+	my $req = $handler->recv('REQ', timeout => 5) or return 'not asked';
+	$handler->respond($req, Evento::Bundle::single($data));
+	return ($caller->answer($id, timeout => 5) // { body => { data => 'no answer' } })->{body}{data};
+}
+
+ok(linked($_, 4), "$_->{name} is linked with the others") for @proxy;
+my $caller = $proxy[0]->bundle(bundle => 'web', instance => 'caller');
+my $handler = $proxy[1]->bundle(bundle => 'shop', instance => 'handler', names => [ 'Find', 'Place', 'Notify' ]);
+ok(wait_enabled('handler'), 'a handler');
+is(ask($caller, $handler, 'through'), 'through', 'queries go through the forwarder');
+
+# ---- a link is cut ----
+
+my $command = $caller->command('Place', 'order-1');
+my $service = $caller->service_command('Notify', '{}', stream => 'service-1');
+my %req = map { my $r = $handler->recv('REQ'); ($r->{payloadType} => $r) } 1 .. 2;
+is(scalar(keys %req), 2, 'two commands are with the handler');
+forwarder_do(1, 'cut');
+ok(scalar $proxy[0]->wait_log('warning link \S+ to proxy \d+: '), 'the link breaks: a line in the log');
+my %again = map { my $r = $handler->recv('REQ'); ($r->{payloadType} => $r) } 1 .. 2;
+is($again{$_}{correlationId}, $req{$_}{correlationId}, "$_ comes again over the new link, the same") for sort keys %req;
+$handler->respond($req{Place}, Evento::Bundle::domain_response('Placed', '{}'));
+$handler->respond($req{Notify}, Evento::Bundle::event_message('Service', 'Notified', '{}'));
+is($caller->answer($command)->{class}, 'DomainEventMessage', 'the aggregate command is answered');
+is($caller->answer($service)->{class}, 'ServiceEventMessage', 'the service command is answered');
+is($test->sql("SELECT count(*) FROM evento.events WHERE stream IN ('order-1', 'service-1')"), 2, 'both events are stored once');
+ok(linked($_, 4), "$_->{name} is linked again") for @proxy;
+
+# ---- a link cannot be made for some time ----
+
+forwarder_do(1, 'down');
+ok(linked($proxy[0], 3), 'a proxy cannot be reached any more');
+my $id = $caller->query('Find');
+ok(!$caller->answer($id, timeout => 0.5), 'what it handles waits');
+forwarder_do(1, 'up');
+my $req = $handler->recv('REQ', timeout => 5);
+ok($req, 'until it is reached again');
+$handler->respond($req, Evento::Bundle::single('late'));
+is($caller->answer($id)->{body}{data}, 'late', 'and is answered');
+
+forwarder_do(1, 'down');
+ok(linked($proxy[0], 3), 'it cannot be reached again');
+my $elsewhere = $proxy[2]->bundle(bundle => 'shop', instance => 'elsewhere', names => ['Find']);
+ok(wait_enabled('elsewhere'), 'another instance at a third proxy');
+is(ask($caller, $elsewhere, 'there'), 'there', 'is asked instead');
+$elsewhere->close;
+$id = $caller->query('Find', '{}', timeout => 25000);
+is($caller->answer($id, timeout => 20)->{failure}{message}, 'no handler for Find', 'a handler that cannot be reached for long counts as gone');
+forwarder_do(1, 'up');
+ok(linked($proxy[0], 4, 5), 'the link is made again');
+ok($proxy[0]->wait_for(sub { ask($caller, $handler, 'again') eq 'again' }, 5), 'and the handler is there again');
+
+# ---- a link that is silent ----
+
+kill 'STOP', $forward[1]{pid};
+my $start = time;
+ok(scalar $proxy[0]->wait_log('to proxy \d+: silent for 3 s', 8), 'a link on which nothing comes is given up');
+cmp_ok(time - $start, '>', 2, 'not at once');
+cmp_ok(time - $start, '<', 5, 'after 3 s');
+kill 'CONT', $forward[1]{pid};
+ok(linked($_, 4), "$_->{name} is linked again") for @proxy;
+is(ask($caller, $handler, 'heard'), 'heard', 'it goes on');
+
+# ---- a proxy that stands still ----
+
+my $number = $test->sql("SELECT proxy_id FROM evento.proxies WHERE name = 'proxy2'");
+kill 'STOP', $proxy[1]{pid};
+ok($proxy[0]->wait_for(sub { $test->sql("SELECT live FROM evento.proxies WHERE name = 'proxy2'") eq 'f' }, 15), 'a proxy stands still: its registration runs out');
+kill 'CONT', $proxy[1]{pid};
+ok($proxy[0]->wait_for(sub { $test->sql("SELECT live FROM evento.proxies WHERE name = 'proxy2'") eq 't' }), 'it goes on, and registers again');
+isnt($test->sql("SELECT proxy_id FROM evento.proxies WHERE name = 'proxy2'"), $number, 'under a new number');
+is($test->sql("SELECT count(*) FROM evento.proxies"), 3, 'the old one is gone');
+is($test->sql("SELECT count(*) FROM evento.bundles WHERE instance = 'handler' AND proxy = 'proxy2'"), 1, 'its bundles are there under the new one');
+ok($handler->alive, 'which has kept its connection');
+ok(linked($_, 4), "$_->{name} is linked again") for @proxy;
+ok($proxy[0]->wait_for(sub { ask($caller, $handler, 'on') eq 'on' }, 5), 'and is asked again');
+
+# ---- the database is away ----
+
+$test->node->stop('immediate');
+ok($proxy[0]->wait_for(sub { ($_->get('/readyz'))[0] == 503 }), "$_->{name} has lost the database") for @proxy;
+is(ask($caller, $handler, 'without'), 'without', 'queries go on over links');
+# Longer than the registrations last: all of them are void when it is back.
+sleep 6;
+is(ask($caller, $handler, 'still'), 'still', 'and on');
+my $moving = $proxy[2]->bundle(bundle => 'web', instance => 'caller', names => ['Local']);
+is(ask($moving, $handler, 'from here'), 'from here', 'an instance that moves meanwhile is served where it is');
+my ($asked, $answered) = (0, 0);
+$test->node->start;
+# Nothing is felt while all proxies register again.
+$start = time;
+while (time - $start < 2.5)
+{
+	$asked++;
+	$answered++ if ask($moving, $handler, "turn $asked") eq "turn $asked";
+	sleep 0.02;
+}
+is($answered, $asked, 'all queries are answered while the proxies register again');
+$_->wait_http('/readyz') for @proxy;
+is($test->sql('SELECT count(*) FROM evento.proxies WHERE live'), 3, 'all are registered again');
+ok($proxy[0]->wait_for(sub { $test->sql("SELECT count(*), min(proxy) FROM evento.bundles WHERE instance = 'caller'") eq '1|proxy3' }), 'the one that moved is where it is');
+ok($caller->wait_closed(5), 'and was let go where it was');
+ok(linked($_, 4), "$_->{name} has its links") for @proxy;
+$caller = $moving;
+
+# ---- strangers on the internal port ----
+
+my ($proxy) = @proxy;
+
+sub stranger
+{
+	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $proxy->{internal}, Timeout => 5) or die $@;
+	$socket->autoflush(1);
+	return $socket;
+}
+
+# Everything until the other end closes, or undef where it does not in time.
+sub read_to_end
+{
+	my ($socket, $seconds) = @_;
+	my $all = '';
+	my $until = time + ($seconds // 5);
+	while (1)
+	{
+		my $left = $until - time;
+		return undef if $left <= 0 || !IO::Select->new($socket)->can_read($left);
+		my $n = sysread($socket, $all, 65536, length $all);
+		return $all if !$n;
+	}
+}
+
+sub frame { my ($head, $message) = @_; return pack('NN', length $head, length($message // '')) . $head . ($message // '') }
+
+sub read_frame
+{
+	my ($socket) = @_;
+	my $bytes = '';
+	while (length $bytes < 8 || length $bytes < 8 + unpack('N', $bytes))
+	{
+		IO::Select->new($socket)->can_read(5) or return undef;
+		sysread($socket, $bytes, 8 + (length $bytes < 8 ? 0 : unpack('N', $bytes)) - length $bytes, length $bytes) or return undef;
+	}
+	return substr($bytes, 8);
+}
+
+for my $case (
+	[ "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 'frame too long', 'an HTTP request' ],
+	[ "\0" x 4096, 'empty frame', 'zeros' ],
+	[ "\xff" x 4096, 'frame too long', 'ones' ],
+	[ frame("\x01EVPX\x01" . "\0" x 40), 'not a proxy', 'another protocol' ],
+	[ frame("\x01EVPL\x02" . "\0" x 40), 'another version of the protocol between proxies', 'another version' ],
+	[ frame("\x01EVPL\x01" . "\0" x 39), 'malformed frame', 'a hello that is too short' ],
+	[ frame("\x05"), 'greeting out of order', 'a ping before the greeting' ],
+	[ frame("\x03" . "\0" x 32), 'greeting out of order', 'a proof before the hello' ],
+	[ frame("\x07" . "\0" x 28 . "\0\x01b\0\x01i", 'REQ'), 'frame too long', 'a call before the greeting' ])
+{
+	my ($bytes, $reason, $what) = @$case;
+	my $socket = stranger();
+	my $peer = '127.0.0.1:' . $socket->sockport;
+	syswrite($socket, $bytes);
+	ok(defined read_to_end($socket), "$what: closed");
+	is(scalar $proxy->wait_log("warning link \Q$peer\E: from proxy 0: $reason\$"), 1, 'with one line in the log');
+}
+
+# The proof, with the right secret and with wrong ones.
+my $secret = pack('H*', $test->sql(q(SELECT encode(secret, 'hex') FROM evento._secret)));
+
+# Says hello and answers the challenge with this secret; gives the socket and what comes then.
+sub greet
+{
+	my ($key, %opt) = @_;
+	my $socket = stranger();
+	my $nonce = 'n' x 32;
+	syswrite($socket, frame("\x01EVPL\x01$nonce" . pack('Q>', 4711)));
+	my $challenge = read_frame($socket);
+	my ($theirs, $id, $mac) = unpack('x a32 a8 a32', $challenge);
+	my $text = sub { return pack('a32', "evento link 1: $_[0]") . $nonce . $theirs . pack('Q>', 4711) . $id };
+	is($mac, hmac_sha256($text->('acceptor'), $secret), 'the proxy proves itself first') if $opt{check};
+	my $role = $opt{role} // 'dialler';
+	syswrite($socket, frame("\x03" . ($opt{mac} ? $opt{mac}->($mac) : hmac_sha256($text->($role), $key))));
+	return $socket;
+}
+
+my $socket = greet($secret, check => 1);
+is(read_frame($socket), "\x04", 'who knows the secret is welcome');
+is(read_frame($socket), "\x05", 'and pinged');
+syswrite($socket, frame("\x07" . pack('a16 Q> N', 'id', 0, 1000) . "\0\x04none" . "\0\x04none", 'REQ'));
+my $refusal;
+do { $refusal = read_frame($socket) } while $refusal eq "\x05";
+is($refusal, "\x0b" . pack('a16 Q> C', 'id', 0, 1), 'a call for nobody is refused');
+syswrite($socket, frame("\x0a" . "\0" x 24));
+ok(defined read_to_end($socket), 'a frame that does not belong there ends it');
+for my $case ([ 'x' x 32 ], [ '' ], [ $secret, role => 'acceptor' ], [ $secret, mac => sub { $_[0] } ], [ $secret, mac => sub { "\0" x 32 } ])
+{
+	my ($key, @how) = @$case;
+	$socket = greet($key, @how);
+	is(read_to_end($socket), '', 'a proof that is wrong ends it: ' . (join ' ', grep { !ref } @how) . unpack('H*', substr($key, 0, 2)));
+}
+is(scalar @{ [ $proxy->wait_log('from proxy 4711: it does not know the cluster\'s secret$') ] }, 5, 'each with a line in the log');
+
+# Many that say nothing: bounded in number and in time, and real ones are not kept out.
+my @silent = map { stranger() } 1 .. 70;
+ok(scalar $proxy->wait_log('too many connections that have proven nothing'), 'only so many may prove nothing');
+my $until = time + 8;
+is(scalar(grep { defined read_to_end($_, $until - time) } @silent), 70, 'and all are closed in time');
+# One byte now and then does not keep one alive.
+$socket = stranger();
+my $sent = time;
+my $gone = $proxy->wait_for(sub { local $SIG{PIPE} = 'IGNORE'; !defined syswrite($socket, "\0") || IO::Select->new($socket)->can_read(0.3) }, 8);
+ok($gone, 'one that sends a byte now and then is closed');
+cmp_ok(time - $sent, '<', 5, 'in time');
+
+ok(linked($_, 4), "$_->{name} has its links") for @proxy;
+is(ask($caller, $handler, 'unmoved'), 'unmoved', 'links are not disturbed');
+
+is(scalar(grep { $_->running } @proxy), 3, 'all three proxies still run');
+is($_->stop, 0, "$_->{name} ends") for @proxy;
+for my $f (@forward)
+{
+	close $f->{in};
+	waitpid $f->{pid}, 0;
+	Evento::ProxyTest::ended($f->{pid});
+}
+
+done_testing();

@@ -1,0 +1,209 @@
+# 204_locks.pl
+#   Locks of commands: one at a time across proxies, taken over from a proxy that
+#   was killed, and in no one's way otherwise.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use Evento::Bundle;
+use Evento::ProxyTest;
+
+my $test = Evento::ProxyTest->new(conf => "wal_level = replica\nmax_wal_senders = 4\n");
+my ($one, $two) = ($test->start, $test->start);
+my @caller = ($one->bundle(bundle => 'caller', instance => 'c1'), $two->bundle(bundle => 'caller', instance => 'c2'));
+my $handler = $two->bundle(bundle => 'work', instance => 'h1', names => [qw(Do Change Probe)]);
+$_->reaches($handler) for @caller;
+my $done = Evento::Bundle::event_message('Service', 'Done', '{}');
+
+sub locks { return $test->sql('SELECT count(*) FROM evento._locks') }
+
+# ---- twenty at once on one lock, at two proxies ----
+
+my @ids = map { [ $caller[ $_ % 2 ], $caller[ $_ % 2 ]->service_command('Do', qq({"n":$_}), lock => 'one', stream => 'one') ] } 1 .. 20;
+my ($runs, $together) = (0, 0);
+while (my $req = $handler->recv('REQ', timeout => 5))
+{
+	$runs++;
+	if ($handler->recv('REQ', timeout => 0.02))
+	{
+		$together++;
+	}
+	$handler->respond($req, $done);
+	last if $runs == 20;
+}
+is($runs, 20, 'twenty commands on one lock all run');
+is($together, 0, 'one after the other');
+is(scalar(grep { !defined $_->[0]->answer($_->[1])->{failure} } @ids), 20, 'and are answered');
+ok($one->wait_for(sub { locks() == 0 }), 'the lock is given back');
+
+# ---- locks of other names are not in the way ----
+
+my $held = $caller[0]->service_command('Do', '{}', lock => 'a');
+my $req = $handler->recv('REQ');
+my $other = $caller[0]->service_command('Do', '{}', lock => 'b');
+my $second = $handler->recv('REQ', timeout => 5);
+ok($second, 'a lock of another name is free');
+$handler->respond($second, $done);
+ok($caller[0]->answer($other), 'and its command is answered');
+
+# ---- in time ----
+
+my $start = time;
+my $late = $caller[1]->service_command('Do', '{}', lock => 'a', timeout => 1500);
+my $answer = $caller[1]->answer($late, timeout => 5);
+is($answer->{failure}{exceptionClassName}, 'com.evento.transport.RequestTimeoutException', 'who waits longer than its time gets a timeout');
+cmp_ok(time - $start, '<', 2.5, 'in time');
+is($handler->recv('REQ', timeout => 0.2), undef, 'and does not run');
+$handler->respond($req, $done);
+ok($caller[0]->answer($held), 'the holder is answered');
+ok($one->wait_for(sub { locks() == 0 }), 'no ticket is left over');
+
+# ---- an aggregate and a lock of its name ----
+
+$held = $caller[0]->service_command('Do', '{}', lock => 'order-1');
+$req = $handler->recv('REQ');
+is($req->{payloadType}, 'Do', 'a service command holds the lock of an aggregate');
+my $change = $caller[1]->command('Change', 'order-1');
+my $changing = $handler->recv('REQ');
+is($changing->{payloadType}, 'Change', 'a command on the aggregate asks its handler');
+$handler->respond($changing, Evento::Bundle::domain_response('Changed', '{}'));
+is($caller[1]->answer($change, timeout => 0.5), undef, 'but is not stored while others have the lock');
+my $free = $caller[1]->command('Change', 'order-2', '{}', lock => undef);
+$handler->respond($handler->recv('REQ'), Evento::Bundle::domain_response('Changed', '{}'));
+ok($caller[1]->answer($free), 'others are');
+$handler->respond($req, $done);
+ok($caller[0]->answer($held), 'the holder ends');
+is($caller[1]->answer($change)->{class}, 'DomainEventMessage', 'then it is stored');
+is($handler->recv('REQ', timeout => 0.2), undef, 'the handler was asked once');
+is($test->sql(q(SELECT count(*) FROM evento.read_stream('order-1'))), 1, 'stored once');
+ok($one->wait_for(sub { locks() == 0 }), 'and no ticket is left over');
+
+# An aggregate without contention takes no ticket at all.
+my $tickets = $test->sql('SELECT last_value FROM evento._tickets');
+for my $n (1 .. 5)
+{
+	my $id = $caller[0]->command('Change', 'order-1');
+	$handler->respond($handler->recv('REQ'), Evento::Bundle::domain_response('Changed', '{}'));
+	$caller[0]->answer($id);
+}
+is($test->sql('SELECT last_value FROM evento._tickets'), $tickets, 'a command that locks its own aggregate takes no ticket where nobody else does');
+
+# lockId null: no lock at all, though others hold it.
+$held = $caller[0]->service_command('Do', '{}', lock => 'order-3');
+$req = $handler->recv('REQ');
+$change = $caller[1]->command('Change', 'order-3', '{}', lock => undef);
+$handler->respond($handler->recv('REQ'), Evento::Bundle::domain_response('Changed', '{}'));
+ok($caller[1]->answer($change), 'lockId null passes by a lock');
+$handler->respond($req, $done);
+$caller[0]->answer($held);
+
+# A lockId of another name.
+$held = $caller[0]->command('Change', 'order-4', '{}', lock => 'shop');
+$req = $handler->recv('REQ');
+$change = $caller[1]->command('Change', 'order-5', '{}', lock => 'shop');
+is($handler->recv('REQ', timeout => 0.5), undef, 'a lockId holds back commands on other aggregates');
+$handler->respond($req, Evento::Bundle::domain_response('Changed', '{}'));
+ok($caller[0]->answer($held), 'until its holder is done');
+$req = $handler->recv('REQ');
+$handler->respond($req, Evento::Bundle::domain_response('Changed', '{}'));
+ok($caller[1]->answer($change), 'then they run');
+ok($one->wait_for(sub { locks() == 0 }), 'and no ticket is left over');
+
+# ---- a stranger's open transaction delays its own stream only ----
+
+my $stranger = $test->node->background_psql('postgres');
+$stranger->query_safe(q(BEGIN; SELECT evento.append('stuck', 'X', '{}')));
+$change = $caller[0]->command('Change', 'stuck', '{}', timeout => 2000);
+$handler->respond($handler->recv('REQ'), Evento::Bundle::domain_response('Changed', '{}'));
+my $blocked = $caller[0]->service_command('Do', '{}', lock => 'stuck', timeout => 2000);
+$start = time;
+for my $n (1 .. 10)
+{
+	my $id = $caller[0]->command('Change', "free-$n");
+	$handler->respond($handler->recv('REQ'), Evento::Bundle::domain_response('Changed', '{}'));
+	ok($caller[0]->answer($id, timeout => 3), 'an append to another stream goes on') or last;
+	$id = $caller[0]->service_command('Do', '{}', lock => "free-$n");
+	$handler->respond($handler->recv('REQ'), $done);
+	ok($caller[0]->answer($id, timeout => 3), 'and so does a lock of another name') or last;
+}
+cmp_ok(time - $start, '<', 3, 'quickly');
+$answer = $caller[0]->answer($change, timeout => 5);
+is($answer->{failure}{exceptionClassName}, 'com.evento.transport.RequestTimeoutException', 'the command on its stream has a timeout');
+like($answer->{failure}{message}, qr/busy/, 'that says why');
+is($caller[0]->answer($blocked, timeout => 5)->{failure}{exceptionClassName}, 'com.evento.transport.RequestTimeoutException', 'and so has the one that wants a lock of its name');
+$stranger->query_safe('COMMIT');
+$change = $caller[0]->command('Change', 'stuck');
+$handler->respond($handler->recv('REQ'), Evento::Bundle::domain_response('Changed', '{}'));
+ok($caller[0]->answer($change), 'after the commit it goes on');
+$stranger->quit;
+
+# ---- a ticket that was taken over a connection that was lost ----
+
+for my $function (qw(pg_terminate_backend pg_cancel_backend))
+{
+	$test->standby_missing(1);
+	$held = $caller[0]->service_command('Do', '{}', lock => "stray-$function");
+	my $waits = q(FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%_lock_take%');
+	$test->node->poll_query_until('postgres', "SELECT count(*) > 0 $waits") or die 'no take waits';
+	$test->sql("SELECT $function(pid) $waits");
+	$test->standby_missing(0);
+	$req = $handler->recv('REQ');
+	ok($req, "a ticket that nobody heard of ($function) is given back, and another taken");
+	$handler->respond($req, $done);
+	ok($caller[0]->answer($held), 'and the command is answered');
+	ok($one->wait_for(sub { locks() == 0 }), 'no ticket is left over');
+}
+
+# ---- the holder's proxy is frozen, and wakes up when others have the lock ----
+
+my $near = $one->bundle(bundle => 'near', instance => 'n1', names => [qw(Near Alter ProbeNear)]);
+$caller[0]->reaches($near, 'ProbeNear');
+$held = $caller[0]->service_command('Near', '{}', lock => 'frozen', stream => 'frozen');
+$req = $near->recv('REQ');
+my $altered = $caller[0]->command('Alter', 'frozen-2', '{}', lock => 'frozen-2-lock');
+my $altering = $near->recv('REQ');
+kill 'STOP', $one->{pid};
+my $taker = $caller[1]->service_command('Do', '{}', lock => 'frozen', stream => 'frozen');
+my $taken = $handler->recv('REQ', timeout => 15);
+ok($taken, 'the lock of a proxy that is frozen goes to the next');
+$handler->respond($taken, $done);
+ok(!defined $caller[1]->answer($taker)->{failure}, 'which is stored');
+# The answers lie in the socket of the frozen proxy: it reads them before it knows how long it was away.
+$near->respond($req, Evento::Bundle::event_message('Service', 'Late', '{}'));
+$near->respond($altering, Evento::Bundle::domain_response('Altered', '{}'));
+kill 'CONT', $one->{pid};
+$answer = $caller[0]->answer($held, timeout => 15);
+like($answer->{failure}{message} // '', qr/the lock was lost/, 'what the former holder brings is not stored, and its caller hears so');
+is($test->sql(q(SELECT string_agg(type, ' ') FROM evento.read_stream('frozen'))), 'Done', 'the fence kept it out');
+# A domain command is begun again: with another lock, and its handler asked anew, or under the one it has.
+my $once_more = $near->recv('REQ', timeout => 10);
+$near->respond($once_more, Evento::Bundle::domain_response('Altered', '{}')) if $once_more;
+is($caller[0]->answer($altered, timeout => 15)->{class}, 'DomainEventMessage', 'a domain command that lost its lock is done again');
+is($test->sql(q(SELECT count(*) FROM evento.read_stream('frozen-2'))), 1, 'and stored once');
+ok($two->wait_for(sub { locks() == 0 }), 'no ticket is left over');
+$one->wait_http('/readyz', 15);
+$caller[0]->reaches($handler);
+
+# ---- the holder's proxy is killed ----
+
+$held = $caller[0]->service_command('Do', '{"who":"first"}', lock => 'inherited', stream => 'inherited');
+$req = $handler->recv('REQ');
+my $next = $caller[1]->service_command('Do', '{"who":"second"}', lock => 'inherited', stream => 'inherited');
+is($handler->recv('REQ', timeout => 0.5), undef, 'the second waits for the first');
+$start = time;
+$one->stop('KILL');
+my $heir = $handler->recv('REQ', timeout => 15);
+ok($heir, 'when the proxy of the holder is killed, the next one has the lock');
+cmp_ok(time - $start, '>', 2, 'after the lease has run out');
+cmp_ok(time - $start, '<', 8, 'and not much later');
+$handler->respond($req, $done);
+$handler->respond($heir, $done);
+ok(!defined $caller[1]->answer($next)->{failure}, 'and is answered');
+is($test->sql(q(SELECT count(*) FROM evento.read_stream('inherited'))), 1, 'one event: what the first one brought has no one to store it');
+ok($two->wait_for(sub { locks() == 0 }), 'no ticket is left over');
+
+is($two->stop, 0, 'the proxy ends in order');
+done_testing();

@@ -1,0 +1,116 @@
+# 206_database.pl
+#   A database that goes away and comes back: clear failures in time, bundles
+#   that stay, and everything goes on by itself.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use Evento::Bundle;
+use Evento::ProxyTest;
+
+my $test = Evento::ProxyTest->new;
+my $node = $test->node;
+my $proxy = $test->start(flags => { 'database-wait' => '2s', 'fetch-hold' => '20s' });
+my $caller = $proxy->bundle(bundle => 'caller', instance => 'c1');
+my $handler = $proxy->bundle(bundle => 'orders', instance => 'h1', names => [qw(Change Do Ask)]);
+my ($id, $answer, $start);
+
+sub change
+{
+	my ($stream, $timeout) = @_;
+	my $command = $caller->command('Change', $stream);
+	my $req = $handler->recv('REQ', timeout => $timeout // 10) or return $caller->answer($command);
+	$handler->respond($req, Evento::Bundle::domain_response('Changed', '{}'));
+	return $caller->answer($command, timeout => 15);
+}
+
+is(change('a')->{class}, 'DomainEventMessage', 'a command is stored');
+my $held = $caller->fetch(1);
+
+# ---- stopped ----
+
+$node->stop('fast');
+ok($proxy->wait_for(sub { $proxy->metric('db_up') == 0 }), 'the proxy notices');
+is(($proxy->get('/readyz'))[0], 503, 'and is not ready');
+is(($proxy->get('/healthz'))[0], 200, 'but alive');
+for my $case ([ 'a domain command', sub { $caller->command('Change', 'a') } ], [ 'a service command on a stream', sub { $caller->service_command('Do', '{}', stream => 's') } ],
+	[ 'a service command under a lock', sub { $caller->service_command('Do', '{}', lock => 'l') } ], [ 'the last sequence number', sub { $caller->last_sequence } ])
+{
+	my ($what, $send) = @$case;
+	$start = time;
+	$answer = $caller->answer($send->(), timeout => 8);
+	like($answer->{failure}{exceptionClassName} // '', qr/IllegalState/, "$what fails");
+	like($answer->{failure}{message} // '', qr/the database is not reachable/, 'saying why');
+	cmp_ok(time - $start, '<', 4, 'in time');
+}
+is($handler->recv('REQ', timeout => 0.1), undef, 'no handler was asked');
+$id = $caller->query('Ask');
+$handler->respond($handler->recv('REQ'), Evento::Bundle::single(undef));
+is($caller->answer($id)->{class}, 'Single', 'queries go on');
+ok($caller->alive && $handler->alive, 'and bundles stay connected');
+
+# A handler that was asked before: its event waits for the database.
+$id = $caller->service_command('Do', '{}');
+$handler->respond($handler->recv('REQ'), Evento::Bundle::event_message('Service', 'Done', '{"waited":true}'));
+sleep 0.5;
+$node->start;
+is($caller->answer($id)->{class}, 'ServiceEventMessage', 'an event that was brought while the database was away is stored when it is back');
+$proxy->wait_http('/readyz', 15);
+pass('the proxy is ready again by itself');
+is(change('a')->{class}, 'DomainEventMessage', 'commands go on');
+my $fetched = $caller->answer($held, timeout => 10);
+ok($fetched && !defined $fetched->{failure}, 'a fetch that was held all the time is answered');
+
+# ---- crashes in the middle of commands ----
+
+my ($ok, $failed) = (0, 0);
+for my $round (1 .. 3)
+{
+	my @ids;
+	for my $n (1 .. 20)
+	{
+		push @ids, $caller->command('Change', "crash-$round-$n", qq({"n":$n}));
+	}
+	my @reqs = map { $handler->recv('REQ') } 1 .. 20;
+	my $i = 0;
+	for my $req (@reqs)
+	{
+		$handler->respond($req, Evento::Bundle::domain_response('Changed', qq({"round":$round})));
+		$node->stop('immediate') if ++$i == 10;
+	}
+	$node->start;
+	for (@ids)
+	{
+		my $rsp = $caller->answer($_, timeout => 20);
+		$rsp && !defined $rsp->{failure} ? $ok++ : $failed++;
+	}
+}
+is($failed, 0, 'commands that a crash of the server meets are all answered');
+is($ok, 60, 'sixty of them');
+$test->sql('CALL evento.wait(NULL)');
+is($test->sql(q(SELECT count(*), count(DISTINCT stream) FROM evento.events WHERE stream LIKE 'crash-%')), '60|60', 'and stored once each');
+
+# ---- a server that has no extension, or is not the primary any more ----
+
+$test->sql(q(ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()));
+is(change('b')->{class}, 'DomainEventMessage', 'a default of the server does not change what the proxy does');
+$test->sql(q(SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf()));
+
+# All connections of the proxy are ended again and again.
+for my $round (1 .. 5)
+{
+	$test->sql(q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'evento-proxy/%'));
+	$answer = change("cut-$round");
+	is($answer->{class}, 'DomainEventMessage', 'a command passes when the proxy has lost all its connections') or diag(explain($answer->{failure}));
+}
+
+is($proxy->stop, 0, 'the proxy ends in order');
+$node->stop('fast');
+$start = time;
+my $alone = $test->start(wait => 0);
+is(($alone->get('/readyz'))[0], 503, 'a proxy starts without its database');
+is($alone->stop, 0, 'and ends in order');
+done_testing();

@@ -1,0 +1,68 @@
+# 207_failover.pl
+#   A primary that dies and a synchronous standby that is promoted: the proxies
+#   find it by themselves, and nothing that was answered is lost or done twice.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use Evento::Bundle;
+use Evento::ProxyTest;
+
+my $test = Evento::ProxyTest->new(conf => "wal_level = replica\nmax_wal_senders = 4\nhot_standby = on\nhot_standby_feedback = on\n");
+my $primary = $test->node;
+$primary->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'base', has_streaming => 1);
+$standby->start;
+$primary->append_conf('postgresql.conf', "synchronous_standby_names = '*'\n");
+$primary->reload;
+$primary->poll_query_until('postgres', q(SELECT sync_state = 'sync' FROM pg_stat_replication)) or die 'the standby is not synchronous';
+
+# The standby first: a proxy must not take a server that it cannot write to.
+my $hosts = sprintf 'host=%s,%s port=%s,%s dbname=postgres user=proxy', $standby->host, $primary->host, $standby->port, $primary->port;
+my ($one, $two) = map { $test->start(flags => { database => $hosts }) } 1 .. 2;
+my $caller = $one->bundle(bundle => 'caller', instance => 'c1');
+my $handler = $two->bundle(bundle => 'orders', instance => 'h1', names => [qw(Change Probe)]);
+$caller->reaches($handler);
+
+sub answer_next
+{
+	my ($timeout) = @_;
+	my $req = $handler->recv('REQ', timeout => $timeout // 10) or return 0;
+	return $handler->respond($req, Evento::Bundle::domain_response('Changed', '{}'));
+}
+
+my $id = $caller->command('Change', 'before');
+answer_next();
+is($caller->answer($id)->{class}, 'DomainEventMessage', 'a command is stored on the primary, the second of the hosts');
+
+# ---- failover in the middle of commands ----
+
+my @ids = map { [ $_, $caller->command('Change', "s-$_") ] } 1 .. 20;
+answer_next() for 1 .. 10;
+$primary->stop('immediate');
+answer_next() for 11 .. 20;
+$standby->append_conf('postgresql.conf', "synchronous_standby_names = ''\n");
+$standby->promote;
+my @stored = grep { my $rsp = $caller->answer($_->[1], timeout => 25); $rsp && !defined $rsp->{failure} } @ids;
+is(scalar @stored, 20, 'commands that a failover meets are answered');
+$standby->safe_psql('postgres', 'CALL evento.wait(NULL)');
+is($standby->safe_psql('postgres', q(SELECT count(*), count(DISTINCT stream) FROM evento.events WHERE stream LIKE 's-%')), '20|20', 'and stored once each, on the new primary');
+is($standby->safe_psql('postgres', q(SELECT count(*) FROM evento.events WHERE stream = 'before')), 1, 'with what was answered before');
+
+$_->wait_http('/readyz', 20) for $one, $two;
+$id = $caller->command('Change', 's-1');
+answer_next();
+is($caller->answer($id, timeout => 20)->{class}, 'DomainEventMessage', 'commands go on');
+my $fetched = $caller->answer($caller->fetch(0))->{body}{events}[1];
+is(scalar(@$fetched), 22, 'and consumers read all of it');
+my @numbers = map { $_->[1]{eventSequenceNumber} } @$fetched;
+is_deeply(\@numbers, [ sort { $a <=> $b } @numbers ], 'in order');
+
+is($one->stop, 0, 'a proxy ends in order');
+is($two->stop, 0, 'and the other');
+done_testing();

@@ -1,0 +1,400 @@
+/*
+ * store_test.c
+ *    Appends on their way to a database that is played here: what goes into one
+ *    batch, what is tried again, what each append hears.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../include/errcodes.h"
+#include "db.h"
+#include "metrics.h"
+#include "pg_array.h"
+#include "rows.h"
+#include "store.h"
+#include "unit.h"
+
+evp_metrics_t evp_metrics;
+
+/* ---- the database that is played ---- */
+
+static evp_proxy_t proxy;
+static bool db_up = true;
+static int	idle = 1;
+
+/* The batch in flight: at most one, as with one connection. */
+static struct
+{
+	bool		open;
+	evp_db_cb	cb;
+	void	   *arg;
+	uint32_t	items;
+	char		bytes[4096];
+	int			len;
+}			flight;
+
+void
+evp_db_run(evp_db_t *db, evp_db_lane_t lane, const evp_db_statement_t *statement, evp_db_cb cb, void *arg)
+{
+	const uint8_t *p = (const uint8_t *) statement->values[0];
+
+	(void) db;
+	assert_false(flight.open);
+	assert_int_equal(lane, EVP_DB_APPEND);
+	flight.open = true;
+	flight.cb = cb;
+	flight.arg = arg;
+	flight.items = (uint32_t) p[4] << 24 | (uint32_t) p[5] << 16 | (uint32_t) p[6] << 8 | p[7];
+	flight.len = statement->lengths[0] < (int) sizeof(flight.bytes) ? statement->lengths[0] : (int) sizeof(flight.bytes);
+	memcpy(flight.bytes, p, (size_t) flight.len);
+	idle = 0;
+}
+
+int
+evp_db_idle(const evp_db_t *db, evp_db_lane_t lane)
+{
+	(void) db;
+	(void) lane;
+	return db_up ? idle : 0;
+}
+
+bool
+evp_db_lane_is_up(const evp_db_t *db, evp_db_lane_t lane)
+{
+	(void) db;
+	(void) lane;
+	return db_up;
+}
+
+const char *
+evp_db_error(const evp_db_t *db)
+{
+	(void) db;
+	return "it is away";
+}
+
+static evp_db_room_cb room_cb;
+static void *room_arg;
+
+void
+evp_db_on_room(evp_db_t *db, evp_db_lane_t lane, evp_db_room_cb cb, void *arg)
+{
+	(void) db;
+	(void) lane;
+	room_cb = cb;
+	room_arg = arg;
+}
+
+bool
+evp_db_is_passing(const char *sqlstate)
+{
+	return strcmp(sqlstate, EVENTO_SQLSTATE_LOCK_NOT_AVAILABLE) == 0 || strcmp(sqlstate, EVENTO_SQLSTATE_SERIALIZATION) == 0;
+}
+
+/* Ends what is in flight. */
+static void
+end_flight(const evp_db_result_t *result)
+{
+	assert_true(flight.open);
+	flight.open = false;
+	idle = 1;
+	flight.cb(flight.arg, result);
+	room_cb(room_arg);
+}
+
+/* Answers a batch with outcomes, "00000" and so on, "" ending them; detail is that of the last. */
+static void
+answer(const char *const *outcomes, const char *detail)
+{
+	static const Oid types[] = {EVP_OID_TEXT, EVP_OID_INT8, EVP_OID_INT8, EVP_OID_TEXT};
+	PGresult   *rows = PQmakeEmptyPGresult(NULL, PGRES_TUPLES_OK);
+	PGresAttDesc columns[4];
+	uint8_t		version[8];
+
+	for (int i = 0; i < 4; i++)
+		columns[i] = (PGresAttDesc) {.name = "c",.typid = types[i],.format = 1};
+	assert_true(PQsetResultAttrs(rows, 4, columns));
+	for (int row = 0; outcomes[row] != NULL; row++)
+	{
+		evp_param_int64(version, row + 1);
+		PQsetvalue(rows, row, 0, (char *) outcomes[row], 5);
+		PQsetvalue(rows, row, 1, (char *) version, 8);
+		PQsetvalue(rows, row, 2, (char *) version, 8);
+		PQsetvalue(rows, row, 3, (char *) (outcomes[row + 1] == NULL ? detail : NULL), outcomes[row + 1] == NULL && detail ? (int) strlen(detail) : -1);
+	}
+	end_flight(&(evp_db_result_t) {.status = EVP_DB_OK,.rows = rows});
+	PQclear(rows);
+}
+
+#define OUTCOMES(...) ((const char *const []) {__VA_ARGS__, NULL})
+
+/* ---- the appends ---- */
+
+typedef struct heard
+{
+	int			calls;
+	evp_store_status_t status;
+	int64_t		first;
+	char		message[200];
+} heard_t;
+
+static void
+on_heard(void *arg, evp_store_status_t status, int64_t first, int64_t last, const char *message)
+{
+	heard_t    *heard = arg;
+
+	(void) last;
+	heard->calls++;
+	heard->status = status;
+	heard->first = first;
+	snprintf(heard->message, sizeof(heard->message), "%s", message != NULL ? message : "");
+}
+
+static void
+append(heard_t *heard, const char *stream, uint64_t ms)
+{
+	evp_event_t event = {.type = evp_slice_str("T"),.data = evp_slice_str("{}"),.has_id = true};
+	evp_pack_item_t item = {.stream = evp_slice_str(stream),.events = &event,.n_events = 1};
+
+	memset(heard, 0, sizeof(*heard));
+	evp_store_append(proxy.store, &item, evp_now(&proxy) + ms, on_heard, heard);
+	assert_int_equal(heard->calls, 0);
+}
+
+/* Turns the loop until a condition holds, for two seconds at most. */
+#define turn_until(condition) \
+	do { \
+		uint64_t	end_ = uv_hrtime() + UINT64_C(2000000000); \
+		while (!(condition) && uv_hrtime() < end_) \
+			uv_run(proxy.loop, UV_RUN_NOWAIT); \
+		assert_true(condition); \
+	} while (0)
+
+static int
+setup(void **state)
+{
+	(void) state;
+	memset(&flight, 0, sizeof(flight));
+	db_up = true;
+	idle = 1;
+	proxy.loop = malloc(sizeof(*proxy.loop));
+	assert_int_equal(uv_loop_init(proxy.loop), 0);
+	proxy.config.append_queue = 100;
+	proxy.config.append_queue_bytes = 100000;
+	proxy.config.database_wait = 300;
+	proxy.store = evp_store_new(&proxy);
+	return proxy.store == NULL;
+}
+
+static int
+teardown(void **state)
+{
+	(void) state;
+	evp_store_stop(proxy.store);
+	if (flight.open)
+		end_flight(&(evp_db_result_t) {.status = EVP_DB_UNKNOWN,.message = "stopped"});
+	uv_run(proxy.loop, UV_RUN_DEFAULT);
+	assert_int_equal(uv_loop_close(proxy.loop), 0);
+	evp_store_free(proxy.store);
+	free(proxy.loop);
+	return 0;
+}
+
+static void
+test_batches(void **state)
+{
+	heard_t		heard[5];
+
+	(void) state;
+	append(&heard[0], "a", 5000);
+	append(&heard[1], "b", 5000);
+	turn_until(flight.open);
+	assert_int_equal(flight.items, 2);
+	/* While it is under way, others gather. */
+	for (int i = 2; i < 5; i++)
+		append(&heard[i], "c", 5000);
+	uv_run(proxy.loop, UV_RUN_NOWAIT);
+	answer(OUTCOMES("00000", "V0001"), "was 3");
+	assert_int_equal(heard[0].status, EVP_STORE_OK);
+	assert_int_equal(heard[0].first, 1);
+	assert_int_equal(heard[1].status, EVP_STORE_CONFLICT);
+	turn_until(flight.open);
+	assert_int_equal(flight.items, 3);
+	answer(OUTCOMES("V0008", "23505", "00000"), "repeat");
+	assert_int_equal(heard[2].status, EVP_STORE_LOCK_LOST);
+	assert_int_equal(heard[3].status, EVP_STORE_REFUSED);
+	assert_string_equal(heard[3].message, " (SQLSTATE 23505)");
+	assert_int_equal(heard[4].status, EVP_STORE_REPEAT);
+	for (int i = 0; i < 5; i++)
+		assert_int_equal(heard[i].calls, 1);
+}
+
+/* A batch that fails as a whole goes on one by one. */
+static void
+test_whole_failure(void **state)
+{
+	heard_t		heard[3];
+	evp_db_result_t error = {.status = EVP_DB_ERROR,.sqlstate = "54000",.message = "no"};
+
+	(void) state;
+	for (int i = 0; i < 3; i++)
+		append(&heard[i], "a", 5000);
+	turn_until(flight.open);
+	end_flight(&error);
+	for (int i = 0; i < 3; i++)
+	{
+		turn_until(flight.open);
+		assert_int_equal(flight.items, 1);
+		if (i == 1)
+			end_flight(&error);
+		else
+			answer(OUTCOMES("00000"), NULL);
+	}
+	assert_int_equal(heard[0].status, EVP_STORE_OK);
+	assert_int_equal(heard[1].status, EVP_STORE_REFUSED);
+	assert_string_equal(heard[1].message, "no (SQLSTATE 54000)");
+	assert_int_equal(heard[2].status, EVP_STORE_OK);
+}
+
+/* A busy stream is tried again alone until its time is up; a lock row is told at once. */
+static void
+test_busy(void **state)
+{
+	heard_t		heard[3];
+	int			tries = 0;
+
+	(void) state;
+	append(&heard[0], "a", 5000);
+	append(&heard[1], "b", 250);
+	append(&heard[2], "c", 5000);
+	turn_until(flight.open);
+	answer(OUTCOMES("00000", "55P03", "55P03"), "lock row has the name of c");
+	assert_int_equal(heard[0].status, EVP_STORE_OK);
+	assert_int_equal(heard[2].status, EVP_STORE_LOCKED);
+	assert_int_equal(heard[1].calls, 0);
+	while (heard[1].calls == 0)
+	{
+		turn_until(flight.open || heard[1].calls > 0);
+		if (!flight.open)
+			break;
+		assert_int_equal(flight.items, 1);
+		answer(OUTCOMES("55P03"), "stream b is busy");
+		tries++;
+	}
+	assert_int_equal(heard[1].status, EVP_STORE_BUSY);
+	assert_string_equal(heard[1].message, "stream b is busy");
+	assert_in_range(tries, 3, 40);
+}
+
+/* What was sent and not confirmed is sent again, byte for byte. */
+static void
+test_unknown(void **state)
+{
+	heard_t		heard[2];
+	char		bytes[sizeof(flight.bytes)];
+	int			len;
+
+	(void) state;
+	append(&heard[0], "a", 5000);
+	append(&heard[1], "b", 5000);
+	turn_until(flight.open);
+	len = flight.len;
+	memcpy(bytes, flight.bytes, (size_t) len);
+	end_flight(&(evp_db_result_t) {.status = EVP_DB_UNKNOWN,.message = "lost"});
+	turn_until(flight.open);
+	assert_int_equal(flight.items, 2);
+	assert_int_equal(flight.len, len);
+	assert_memory_equal(flight.bytes, bytes, (size_t) len);
+	/* Lost again: one of them may be what kills the connection. */
+	end_flight(&(evp_db_result_t) {.status = EVP_DB_UNKNOWN,.message = "lost"});
+	for (int i = 0; i < 2; i++)
+	{
+		turn_until(flight.open);
+		assert_int_equal(flight.items, 1);
+		answer(OUTCOMES("00000"), i == 0 ? "repeat" : NULL);
+	}
+	assert_int_equal(heard[0].status, EVP_STORE_REPEAT);
+	assert_int_equal(heard[1].status, EVP_STORE_OK);
+}
+
+/* Outcomes that stay unknown, and a database that stays away, are told apart and told in time. */
+static void
+test_time(void **state)
+{
+	heard_t		heard[4];
+	uint64_t	begin = uv_hrtime();
+
+	(void) state;
+	append(&heard[0], "a", 150);
+	turn_until(flight.open);
+	append(&heard[1], "b", 150);
+	turn_until(heard[0].calls > 0 && heard[1].calls > 0);
+	assert_int_equal(heard[0].status, EVP_STORE_AWAY);
+	assert_non_null(strstr(heard[0].message, "unknown"));
+	assert_int_equal(heard[1].status, EVP_STORE_AWAY);
+	assert_null(strstr(heard[1].message, "unknown"));
+	assert_true(uv_hrtime() - begin < UINT64_C(600000000));
+
+	/* The connection goes with a late answer on it, which nobody hears. */
+	db_up = false;
+	end_flight(&(evp_db_result_t) {.status = EVP_DB_UNKNOWN,.message = "lost"});
+	begin = uv_hrtime();
+	append(&heard[2], "c", 60000);
+	turn_until(heard[2].calls > 0);
+	assert_int_equal(heard[2].status, EVP_STORE_AWAY);
+	assert_string_equal(heard[2].message, "the database is not reachable: it is away");
+	assert_true(uv_hrtime() - begin > UINT64_C(250000000));
+
+	/* Back in time, it is as if nothing had been. */
+	append(&heard[3], "d", 60000);
+	uv_run(proxy.loop, UV_RUN_NOWAIT);
+	assert_false(flight.open);
+	db_up = true;
+	room_cb(room_arg);
+	turn_until(flight.open);
+	answer(OUTCOMES("00000"), NULL);
+	assert_int_equal(heard[3].status, EVP_STORE_OK);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(heard[i].calls, 1);
+}
+
+static void
+test_bounds(void **state)
+{
+	static heard_t heard[101];
+	heard_t		bad;
+
+	(void) state;
+	idle = 0;
+	for (int i = 0; i < 101; i++)
+		append(&heard[i], "a", 5000);
+	turn_until(heard[100].calls > 0);
+	assert_int_equal(heard[100].status, EVP_STORE_REFUSED);
+	assert_int_equal(heard[99].calls, 0);
+	idle = 1;
+	append(&bad, "", 5000);
+	turn_until(bad.calls > 0);
+	assert_int_equal(bad.status, EVP_STORE_REFUSED);
+	/* Those that wait hear of the end. */
+	evp_store_stop(proxy.store);
+	if (flight.open)
+		end_flight(&(evp_db_result_t) {.status = EVP_DB_UNKNOWN,.message = "stopped"});
+	for (int i = 0; i < 101; i++)
+		assert_int_equal(heard[i].calls, 1);
+	assert_int_equal(heard[5].status, EVP_STORE_AWAY);
+}
+
+int
+main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_batches, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_whole_failure, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unknown, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_time, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_bounds, setup, teardown),
+	};
+
+	return cmocka_run_group_tests_name("store", tests, NULL, NULL);
+}
