@@ -147,7 +147,7 @@ same_as_buffered(int64 at, const EventoNewEvent *event)
 
 /* Version that has an id, in the buffer (then *at >= 0) or stored; 0 for none. */
 static int64
-find_id(EventoEntry *entry, const pg_uuid_t *id, int64 *at)
+find_id(EventoEntry *entry, const EventoAppend *append, const pg_uuid_t *id, int64 *at)
 {
 	int			window = evento_id_window;
 
@@ -157,6 +157,12 @@ find_id(EventoEntry *entry, const pg_uuid_t *id, int64 *at)
 	if (entry->stored_head == 0 || entry->buffered >= window)
 		return 0;
 	window -= (int) entry->buffered;
+	if ((append->flags & EVENTO_ITEM_IDS_KNOWN) && append->expected >= 0)
+	{
+		if (append->expected >= entry->stored_head)
+			return 0;
+		window = (int) Min(window, entry->stored_head - append->expected);
+	}
 	if (evento_buffer_lookup() != NULL)
 		return evento_lookup_id(evento_buffer_lookup(), entry->row.no, id, window);
 	return evento_stream_find_id(entry->row.no, id, window, SnapshotSelf);
@@ -205,7 +211,7 @@ decide_by_ids(EventoEntry *entry, const EventoAppend *append, EventoOutcome *out
 
 		if (!event->has_id)
 			continue;
-		version = find_id(entry, &event->id, &at);
+		version = find_id(entry, append, &event->id, &at);
 		if (version == 0)
 		{
 			fits = false;
@@ -432,7 +438,7 @@ evento_append_item(const EventoAppend *append, EventoOutcome *outcome)
 
 	if (append->stream == NULL)
 	{
-		if (!check_command_locks(append, outcome) || decide_streamless(append, outcome))
+		if (decide_streamless(append, outcome) || !check_command_locks(append, outcome))
 			return;
 		buffer_events(NULL, append, outcome);
 		return;

@@ -304,7 +304,7 @@ typedef struct StreamPlace
 	ItemPointerData tid;
 } StreamPlace;
 
-#define STREAM_PLACES 8192
+#define STREAM_PLACES 32768
 
 static StreamPlace *stream_places = NULL;
 
@@ -496,7 +496,7 @@ int64
 evento_lookup_id(EventoLookup *lookup, int64 no, const pg_uuid_t *id, int window)
 {
 	MemoryContext caller = MemoryContextSwitchTo(lookup->context);
-	int64		oldest = 0;		/* 0 until the first entry has said it */
+	int64		oldest = 0;		/* 0 until the first visible entry has said it */
 	int64		found = 0;
 
 	walk_begin(lookup, no);
@@ -504,8 +504,19 @@ evento_lookup_id(EventoLookup *lookup, int64 no, const pg_uuid_t *id, int window
 	{
 		int64		version = walk_version(lookup);
 
+		/*
+		 * The window starts at the newest version that is visible: entries
+		 * that appends left which failed at commit may stand before it.
+		 */
 		if (oldest == 0)
+		{
+			if (!walk_visible(lookup))
+				continue;
 			oldest = Max(version - window + 1, 1);
+			if (memcmp(walk_id(lookup), id, UUID_LEN) == 0)
+				found = version;
+			continue;
+		}
 		if (version < oldest)
 			break;
 		/* Visibility may cost a look at the heap: only where the id fits. */

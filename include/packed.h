@@ -57,7 +57,10 @@
 #define EVENTO_ITEM_SINCE          0x0008
 #define EVENTO_ITEM_SNAPSHOT       0x0010
 #define EVENTO_ITEM_DROP_SNAPSHOTS 0x0020  /* drop every snapshot of the stream instead */
-#define EVENTO_ITEM_FLAGS          0x003f
+#define EVENTO_ITEM_IDS_KNOWN      0x0040  /* with an exact expected version: the caller has
+                                            * looked for the ids up to that version
+                                            * (load_stream), they are none of those */
+#define EVENTO_ITEM_FLAGS          0x007f
 
 /* Event flags. */
 #define EVENTO_EVENT_ID              0x01

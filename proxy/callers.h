@@ -42,7 +42,6 @@ typedef struct evp_caller
 	size_t		key_len;
 	evp_session_t *session;		/* NULL while it is not connected here */
 	uint64_t	closed_at;		/* when its last session here ended */
-	int64_t		proxy_id;		/* where it has gone, 0: not known */
 	evp_entry_t *entries;		/* by correlationId, in the order of their making */
 	unsigned	open;
 	bool		pinned;			/* its entries are being walked through: it is not freed */

@@ -15,7 +15,6 @@
 
 #define MAX_WAITING		256			/* descriptions */
 #define MAX_BYTES		((size_t) 64 * 1024 * 1024)
-#define KNOWN			1024		/* descriptions remembered as stored */
 #define RETRY_MS		1000
 
 typedef struct evp_description
@@ -23,7 +22,6 @@ typedef struct evp_description
 	struct evp_description *next;
 	char	   *bundle;
 	int64_t		version;
-	uint64_t	mark;
 	size_t		len;
 	char		json[];
 } evp_description_t;
@@ -37,19 +35,7 @@ struct evp_catalogue
 	size_t		bytes;
 	bool		flying;
 	bool		stopped;
-	uint64_t	known[KNOWN];	/* marks, each in the slot of its low bits */
 };
-
-/* Tells descriptions apart (FNV-1a, 64 bits): an instance describes itself at every connection. */
-static uint64_t
-hash(uint64_t h, const void *p, size_t n)
-{
-	const uint8_t *bytes = p;
-
-	for (size_t i = 0; i < n; i++)
-		h = (h ^ bytes[i]) * UINT64_C(0x100000001b3);
-	return h;
-}
 
 static void
 drop_first(evp_catalogue_t *c)
@@ -81,13 +67,12 @@ on_stored(void *arg, const evp_db_result_t *result)
 		return;
 	if (result->status == EVP_DB_OK)
 	{
-		c->known[c->first->mark % KNOWN] = c->first->mark;
 		drop_first(c);
 		send_first(c);
 	}
-	else if (result->status == EVP_DB_ERROR && result->sqlstate[0] == '2')
+	else if (result->status == EVP_DB_ERROR && !evp_db_is_passing(result->sqlstate))
 	{
-		/* Data that the database cannot take (classes 21 to 2F) will be no better next time. */
+		/* What the database cannot take will be no better next time, and must not hold up the others. */
 		evp_log(EVP_LOG_WARNING, "registry", c->first->bundle, "its description is not stored: %s", result->message);
 		drop_first(c);
 		send_first(c);
@@ -176,14 +161,10 @@ replace_waiting(evp_catalogue_t *c, const char *bundle, int64_t version)
 void
 evp_catalogue_add(evp_catalogue_t *c, const char *bundle, int64_t version, const char *json, size_t len)
 {
-	uint64_t	mark = UINT64_C(0xcbf29ce484222325);
 	evp_description_t *d;
 	evp_description_t **link = &c->first;
 
-	mark = hash(mark, bundle, strlen(bundle) + 1);
-	mark = hash(mark, &version, sizeof version);
-	mark = hash(mark, json, len);
-	if (c->stopped || c->known[mark % KNOWN] == mark || (c->flying && c->first->mark == mark))
+	if (c->stopped)
 		return;
 	replace_waiting(c, bundle, version);
 	if (c->count >= MAX_WAITING || len > MAX_BYTES - c->bytes)
@@ -200,7 +181,6 @@ evp_catalogue_add(evp_catalogue_t *c, const char *bundle, int64_t version, const
 	}
 	d->next = NULL;
 	d->version = version;
-	d->mark = mark;
 	d->len = len;
 	memcpy(d->json, json, len);
 	d->json[len] = '\0';
@@ -215,6 +195,5 @@ evp_catalogue_add(evp_catalogue_t *c, const char *bundle, int64_t version, const
 void
 evp_catalogue_up(evp_catalogue_t *c)
 {
-	memset(c->known, 0, sizeof c->known);
 	send_first(c);
 }

@@ -1,7 +1,8 @@
 /*
  * catalogue.h
- *    Brings what bundles say of themselves (discovery) into the database: each
- *    description once, one after the other, kept while the database is away.
+ *    Brings what bundles say of themselves (discovery) into the database, one
+ *    description after the other, kept while the database is away.  Which are
+ *    known already is told there, since other proxies bring theirs.
  */
 #ifndef EVP_CATALOGUE_H
 #define EVP_CATALOGUE_H
@@ -21,7 +22,7 @@ void		evp_catalogue_free(evp_catalogue_t *c);
 /* A bundle's description as JSON, which is copied. It replaces one of the same bundle and version that waits. */
 void		evp_catalogue_add(evp_catalogue_t *c, const char *bundle, int64_t version, const char *json, size_t len);
 
-/* The database is reached again: what waits is sent, and what was stored may have been lost. */
+/* The database is reached again: what waits is sent. */
 void		evp_catalogue_up(evp_catalogue_t *c);
 
 #endif /* EVP_CATALOGUE_H */

@@ -103,8 +103,15 @@ on_appended(void *arg, evp_store_status_t status, int64_t first, int64_t last, c
 			evp_command_answer_body(command, response->event);
 			return;
 		case EVP_STORE_REPEAT:
-			/* By another try of this request, perhaps with another event: that one is the answer, which a load finds. */
-			try_again(command, load);
+			/* By another try of this request, perhaps with another event: that one is the answer, which a load finds.  If
+			 * it does not, that is no reason to ask for ever. */
+			if (command->repeated)
+			{
+				try_again(command, load);
+				return;
+			}
+			command->repeated = true;
+			evp_command_next(command, load);
 			return;
 		case EVP_STORE_CONFLICT:
 			EVP_COUNT(conflicts);
@@ -130,7 +137,7 @@ on_appended(void *arg, evp_store_status_t status, int64_t first, int64_t last, c
 static void
 append(evp_command_t *command)
 {
-	evp_pack_item_t item = {.expected = command->head,.stream = command->graph->aggregate_id};
+	evp_pack_item_t item = {.flags = EVENTO_ITEM_IDS_KNOWN,.expected = command->head,.stream = command->graph->aggregate_id};
 
 	if (!evp_command_may_start(command, evp_command_aggregate))
 		return;

@@ -53,6 +53,7 @@ struct evp_command
 
 	uint8_t		id[16];			/* of the event that it brings about */
 	unsigned	tries;
+	bool		repeated;		/* its event was found in the log when it was to be appended */
 	int64_t		head;			/* of the story the handler was given */
 	int64_t		since;			/* watermark known before the first try; -1: none yet */
 	bool		has_response;

@@ -31,7 +31,7 @@
 #define TAIL_AGE_MS		10000	/* events leave the tail then: one who reads them later must see deletions */
 #define TAIL_ROWS		1000
 #define MAX_LIMIT		10000
-#define MAX_SCAN		100000
+#define MAX_SCAN		20000	/* events looked at in one read: the stories of commands wait behind it on its connection */
 #define MAX_ANSWER		((size_t) 250 * 1024 * 1024)
 #define MAX_CONSUMERS	10000
 #define MARGIN_MS		1000	/* a held fetch is answered so long before its consumer gives up */

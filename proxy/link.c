@@ -240,6 +240,7 @@ on_renamed(evp_link_t *link, int64_t to)
 	HASH_ADD(hh, links->dials, proxy_id, sizeof d->proxy_id, d);
 	evp_registry_proxy_renamed(links->proxy->registry, from, to);
 	evp_registry_proxy_found(links->proxy->registry, to);
+	evp_requests_proxy_found(links->proxy->requests, to);
 }
 
 /* What may come from a proxy that we asked. */

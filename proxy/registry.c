@@ -29,6 +29,7 @@
 #define RENEW_MS		1000
 #define LEASE_OK_MS		2500
 #define LEAVE_MS		1000
+#define COMPLAIN_MS		10000	/* the same complaint is logged once in that time */
 #define MAX_SECRET		64
 #define MAX_SUPERSEDED	4096	/* sessions that one picture may close; the next one finds the rest */
 
@@ -55,6 +56,9 @@ struct evp_registry
 	bool		knows;
 	bool		distrust;		/* the database was away: it may have lost sessions of ours */
 
+	char		complaint[256]; /* what was logged last of what goes on failing */
+	uint64_t	complained_at;
+
 	bool		leaving;
 	bool		stopped;
 	evp_registry_left_cb on_left;
@@ -68,6 +72,21 @@ struct evp_registry
 
 static void look(evp_registry_t *r);
 static void leave_now(evp_registry_t *r);
+
+/* Logs what goes wrong, not each time that it is tried again. */
+static void
+complain(evp_registry_t *r, const char *what, const char *message)
+{
+	char		text[sizeof r->complaint];
+	uint64_t	now = evp_now(r->proxy);
+
+	snprintf(text, sizeof text, "%s: %s", what, message);
+	if (strcmp(text, r->complaint) == 0 && now - r->complained_at < COMPLAIN_MS)
+		return;
+	memcpy(r->complaint, text, sizeof text);
+	r->complained_at = now;
+	evp_log(EVP_LOG_WARNING, "registry", NULL, "%s", text);
+}
 
 /* ---- what the model tells ---- */
 
@@ -100,7 +119,7 @@ on_moved(void *arg, evp_instance_t *instance)
 {
 	evp_registry_t *r = arg;
 
-	evp_requests_instance_moved(r->proxy->requests, instance->bundle, instance->instance, instance->proxy_id);
+	evp_requests_instance_moved(r->proxy->requests, instance->bundle, instance->instance);
 }
 
 static void
@@ -136,7 +155,7 @@ on_refused(void *arg, const char *message)
 {
 	evp_registry_t *r = arg;
 
-	evp_log(EVP_LOG_WARNING, "registry", NULL, "sessions are not registered: %s", message);
+	complain(r, "sessions are not registered", message);
 	/* The registration may be gone: find out at the next tick. */
 	if (!r->asking)
 		r->asked_at = 0;
@@ -179,8 +198,7 @@ on_registered(void *arg, const evp_db_result_t *result)
 			confirmed(r);
 	}
 	else
-		evp_log(EVP_LOG_WARNING, "registry", NULL, "not registered: %s",
-				result->status == EVP_DB_OK ? "the database's answer makes no sense" : result->message);
+		complain(r, "not registered", result->status == EVP_DB_OK ? "the database's answer makes no sense" : result->message);
 	if (r->leaving)
 		leave_now(r);
 }
@@ -232,7 +250,7 @@ on_renewed(void *arg, const evp_db_result_t *result)
 		r->asked_at = 0;
 	}
 	else if (result->status == EVP_DB_ERROR)
-		evp_log(EVP_LOG_WARNING, "registry", NULL, "the registration is not renewed: %s", result->message);
+		complain(r, "the registration is not renewed", result->message);
 }
 
 static void
@@ -437,7 +455,7 @@ on_picture(void *arg, const evp_db_result_t *result)
 		free_picture(&picture);
 	}
 	else if (result->status == EVP_DB_ERROR)
-		evp_log(EVP_LOG_WARNING, "registry", NULL, "no picture of the cluster: %s", result->message);
+		complain(r, "no picture of the cluster", result->message);
 	if (r->look_again)
 		look(r);
 }
@@ -610,7 +628,8 @@ evp_registry_proxy_id(const evp_registry_t *r)
 bool
 evp_registry_lease_ok(const evp_registry_t *r)
 {
-	return r->registered && evp_now(r->proxy) - r->renewed_at < LEASE_OK_MS;
+	/* By the clock itself: the loop's time stands still in a long turn, and while the process is stopped in one. */
+	return r->registered && uv_hrtime() / 1000000 - r->renewed_at < LEASE_OK_MS;
 }
 
 bool

@@ -18,6 +18,7 @@
 #include "link.h"
 #include "log.h"
 #include "metrics.h"
+#include "registry.h"
 #include "router.h"
 #include "session.h"
 
@@ -87,23 +88,35 @@ join(const evp_slice_t *parts, size_t count)
 	return blob;
 }
 
+/* The proxy where a caller is that is not connected here; 0: not known. */
+static int64_t
+proxy_of(evp_requests_t *requests, const evp_caller_t *caller)
+{
+	const evp_instance_t *instance = evp_members_instance(evp_registry_members(requests->proxy->registry), evp_caller_bundle(caller),
+														  evp_caller_instance(caller));
+
+	return instance != NULL && instance->session == NULL ? instance->proxy_id : 0;
+}
+
 /* Sends an answer to where its caller is; false when it is nowhere to be reached. */
 static bool
 send_answer(evp_requests_t *requests, evp_entry_t *entry)
 {
 	evp_caller_t *caller = entry->caller;
+	int64_t		proxy_id;
 	evp_blob_t *blob;
 	bool		sent;
 
 	if (caller->session != NULL)
 		return evp_session_send_parts(caller->session, &entry->answer) == 0;
-	if (caller->proxy_id == 0)
+	proxy_id = proxy_of(requests, caller);
+	if (proxy_id == 0)
 		return false;
 	blob = join(entry->answer.part, entry->answer.n);
 	if (blob == NULL)
 		return false;
-	sent = evp_links_send_answer(requests->proxy->links, caller->proxy_id, evp_caller_bundle(caller),
-								 evp_caller_instance(caller), blob) == 0;
+	sent = evp_links_send_answer(requests->proxy->links, proxy_id, evp_caller_bundle(caller), evp_caller_instance(caller),
+								 blob) == 0;
 	evp_blob_unref(blob);
 	return sent;
 }
@@ -510,7 +523,6 @@ evp_requests_session_welcomed(evp_requests_t *requests, evp_session_t *session)
 		return;
 	}
 	caller->session = session;
-	caller->proxy_id = 0;
 	for (evp_entry_t *entry = caller->entries; entry != NULL; entry = entry->hh.next)
 	{
 		if (entry->request != NULL)
@@ -534,21 +546,18 @@ evp_requests_session_closed(evp_requests_t *requests, evp_session_t *session)
 		if (entry->request != NULL)
 			entry->request->session = NULL;
 	}
-	if (caller->proxy_id != 0)
+	if (proxy_of(requests, caller) != 0)
 		send_kept(requests, caller);
 	else
 		evp_caller_release(&requests->callers, caller);
 }
 
 void
-evp_requests_instance_moved(evp_requests_t *requests, const char *bundle, const char *instance, int64_t proxy_id)
+evp_requests_instance_moved(evp_requests_t *requests, const char *bundle, const char *instance)
 {
 	evp_caller_t *caller = evp_caller_find(&requests->callers, bundle, instance, false);
 
-	if (caller == NULL)
-		return;
-	caller->proxy_id = proxy_id;
-	if (caller->session == NULL)
+	if (caller != NULL && caller->session == NULL)
 		send_kept(requests, caller);
 }
 
@@ -563,7 +572,7 @@ evp_requests_proxy_found(evp_requests_t *requests, int64_t proxy_id)
 	for (; entry != NULL; entry = next)
 	{
 		next = entry != last ? entry->next : NULL;
-		if (entry->caller->session == NULL && entry->caller->proxy_id == proxy_id)
+		if (entry->caller->session == NULL && proxy_of(requests, entry->caller) == proxy_id)
 			settle_answer(requests, entry);
 	}
 	trim(requests);

@@ -60,11 +60,13 @@ void evp_requests_session_welcomed(evp_requests_t *requests, evp_session_t *sess
 void evp_requests_session_closed(evp_requests_t *requests, evp_session_t *session);
 
 /* The registry has learnt that an instance is at another proxy now: answers kept for it are sent there
- * (evp_links_send_answer). */
-void evp_requests_instance_moved(evp_requests_t *requests, const char *bundle, const char *instance, int64_t proxy_id);
+ * (evp_links_send_answer).  Called in the middle of a change of the members, of which this only asks. */
+void evp_requests_instance_moved(evp_requests_t *requests, const char *bundle, const char *instance);
 
-/* From link.c: the link to a proxy is up.  Answers for callers there that could not be sent yet are sent. */
+/* From link.c: the link to a proxy is up, or the proxy goes by this number now.  Answers for callers there that could
+ * not be sent before are sent. */
 void evp_requests_proxy_found(evp_requests_t *requests, int64_t proxy_id);
+
 /* Another proxy brings an answer (a whole RSP message) for an instance that is connected here. */
 void evp_requests_deliver(evp_requests_t *requests, const char *bundle, const char *instance, evp_blob_t *rsp);
 

@@ -31,7 +31,7 @@
 #define MAX_BATCH		((size_t) 1000 * 1024 * 1024)	/* below what a bytea may have */
 #define BATCH_HEADER	8		/* magic and number of items, see packed.h */
 #define SWEEP_MS		100
-#define BACKOFF_MOST	50
+#define BACKOFF_MOST	200
 
 typedef struct batch batch_t;
 
@@ -170,7 +170,7 @@ static void
 try_later(item_t *item)
 {
 	evp_store_t *store = item->store;
-	uint64_t	wait = item->tries < 6 ? UINT64_C(1) << item->tries : BACKOFF_MOST;
+	uint64_t	wait = item->tries < 8 ? UINT64_C(1) << item->tries : BACKOFF_MOST;
 
 	item->alone = true;
 	if (wait > BACKOFF_MOST)

@@ -331,6 +331,7 @@ CREATE TABLE _bundles (
   detail         text,
   repository_url text,
   line_prefix    text,
+  digest         bytea,                             -- of all that it said
   discovered_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (bundle, bundle_version)
 );
@@ -533,32 +534,48 @@ CREATE FUNCTION _cluster(OUT proxy_id bigint, OUT internal text, OUT session_no 
 $$;
 COMMENT ON FUNCTION _cluster() IS 'The live proxies and their sessions, a row a session (one with NULLs for a proxy without).';
 
+CREATE FUNCTION _line(value jsonb) RETURNS integer
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE
+  RETURN CASE WHEN pg_catalog.jsonb_typeof(value) = 'number' AND value::text ~ '^-?[0-9]{1,9}$' THEN value::text::integer END;
+COMMENT ON FUNCTION _line(jsonb) IS 'A line number, NULL where the value is none.';
+
 CREATE FUNCTION _discover(bundle text, bundle_version bigint, discovery jsonb) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$
 BEGIN
-  INSERT INTO _bundles AS b (bundle, bundle_version, description, detail, repository_url, line_prefix)
-    VALUES (_discover.bundle, _discover.bundle_version, discovery->>'description', discovery->>'detail', discovery->>'repositoryUrl', discovery->>'linePrefix')
+  -- Every instance says it at every connection, mostly what is known.
+  INSERT INTO _bundles AS b (bundle, bundle_version, description, detail, repository_url, line_prefix, digest)
+    VALUES (_discover.bundle, _discover.bundle_version, discovery->>'description', discovery->>'detail', discovery->>'repositoryUrl',
+            discovery->>'linePrefix', pg_catalog.sha256(pg_catalog.convert_to(discovery::text, 'UTF8')))
     ON CONFLICT ON CONSTRAINT _bundles_pkey DO UPDATE
       SET description = excluded.description, detail = excluded.detail, repository_url = excluded.repository_url,
-          line_prefix = excluded.line_prefix, discovered_at = pg_catalog.clock_timestamp();
-  DELETE FROM _handlers h WHERE h.bundle = _discover.bundle AND h.bundle_version = _discover.bundle_version;
-  INSERT INTO _handlers
-  SELECT DISTINCT _discover.bundle, _discover.bundle_version, h->>'componentType', h->>'componentName', h->>'handlerType', h->>'handledPayloadType',
-         h->>'handledPayload', h->>'returnType', COALESCE((h->>'returnIsMultiple')::boolean, false), h->>'associationProperty',
-         h->>'componentDescription', h->>'componentDetail', h->>'componentPath', (h->>'componentLine')::integer, (h->>'handlerLine')::integer,
-         h->>'executor', COALESCE(h->'invokedCommands', '{}'), COALESCE(h->'invokedQueries', '{}')
-    FROM pg_catalog.jsonb_array_elements(COALESCE(discovery->'handlers', '[]')) h
-   WHERE h->>'componentType' IS NOT NULL AND h->>'componentName' IS NOT NULL AND h->>'handlerType' IS NOT NULL AND h->>'handledPayload' IS NOT NULL;
+          line_prefix = excluded.line_prefix, digest = excluded.digest, discovered_at = pg_catalog.clock_timestamp()
+    WHERE b.digest IS DISTINCT FROM excluded.digest;
+  IF FOUND THEN
+    DELETE FROM _handlers h WHERE h.bundle = _discover.bundle AND h.bundle_version = _discover.bundle_version;
+    INSERT INTO _handlers
+    SELECT DISTINCT _discover.bundle, _discover.bundle_version, h->>'componentType', h->>'componentName', h->>'handlerType', h->>'handledPayloadType',
+           h->>'handledPayload', h->>'returnType', COALESCE(h->'returnIsMultiple' = 'true', false), h->>'associationProperty',
+           h->>'componentDescription', h->>'componentDetail', h->>'componentPath', _line(h->'componentLine'), _line(h->'handlerLine'), h->>'executor',
+           CASE WHEN pg_catalog.jsonb_typeof(h->'invokedCommands') = 'object' THEN h->'invokedCommands' ELSE '{}' END,
+           CASE WHEN pg_catalog.jsonb_typeof(h->'invokedQueries') = 'object' THEN h->'invokedQueries' ELSE '{}' END
+      FROM pg_catalog.jsonb_array_elements(CASE WHEN pg_catalog.jsonb_typeof(discovery->'handlers') = 'array' THEN discovery->'handlers' END) h
+     WHERE h->>'componentType' IS NOT NULL AND h->>'componentName' IS NOT NULL AND h->>'handlerType' IS NOT NULL AND h->>'handledPayload' IS NOT NULL;
+  END IF;
+  -- Other bundles, and other versions of this one, may have described the same payloads since.  A longer name than
+  -- these cannot be registered, and does not fit into the index.
   INSERT INTO _payloads AS p (name, bundle, schema, domain, description, detail, path, line)
-  SELECT i.key, _discover.bundle, i.value->>'schema', i.value->>'domain', i.value->>'description', i.value->>'detail', i.value->>'path', (i.value->>'line')::integer
-    FROM pg_catalog.jsonb_each(COALESCE(discovery->'payloadInfo', '{}')) i
+  SELECT i.key, _discover.bundle, i.value->>'schema', i.value->>'domain', i.value->>'description', i.value->>'detail', i.value->>'path', _line(i.value->'line')
+    FROM pg_catalog.jsonb_each(CASE WHEN pg_catalog.jsonb_typeof(discovery->'payloadInfo') = 'object' THEN discovery->'payloadInfo' END) i
+   WHERE pg_catalog.octet_length(i.key) BETWEEN 1 AND 512
    ORDER BY i.key
     ON CONFLICT ON CONSTRAINT _payloads_pkey DO UPDATE
       SET bundle = excluded.bundle, schema = excluded.schema, domain = excluded.domain, description = excluded.description, detail = excluded.detail,
-          path = excluded.path, line = excluded.line, described_at = pg_catalog.clock_timestamp();
+          path = excluded.path, line = excluded.line, described_at = pg_catalog.clock_timestamp()
+    WHERE (p.bundle, p.schema, p.domain, p.description, p.detail, p.path, p.line)
+          IS DISTINCT FROM (excluded.bundle, excluded.schema, excluded.domain, excluded.description, excluded.detail, excluded.path, excluded.line);
 END
 $$;
-COMMENT ON FUNCTION _discover(text, bigint, jsonb) IS 'Files what a bundle says of itself: description, handlers, payloads.';
+COMMENT ON FUNCTION _discover(text, bigint, jsonb) IS 'Files what a bundle says of itself: description, handlers, payloads, in place of what this version of it said before. Handlers without component, kind or payload are left out, as are payloads with a name of more than 512 bytes; what else is missing or of another type counts as not given.';
 
 CREATE FUNCTION _class_seen(type text, class text) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$

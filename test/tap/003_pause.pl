@@ -122,14 +122,27 @@ for my $end ('cancelled', 'terminated')
 	Evento::Cluster::answer_of($paused) if $end eq 'cancelled';
 }
 
-# ---- a crash while one is stopped ----
+# ---- what a failed commit leaves in the index misleads nobody ----
 
-my $before = $node->settle;
-$gate->query_safe('SELECT pg_advisory_lock(42)');
+my $helpers = abs_path(dirname(__FILE__) . '/../regress/pgtap/helpers.psql');
 eval { $paused->quit };
 $paused = $node->background_psql('postgres', on_error_stop => 0);
 $paused_pid = Evento::Cluster::backend_pid($paused);
 $paused->query_safe('SET evento_pause.lock = 42');
+$node->safe_psql('postgres', q{SELECT evento.append('k-1', 'T', '1', id => '00000000-0000-0000-0000-000000000001')});
+$gate->query_safe('SELECT pg_advisory_lock(42)');
+stop_in_commit(q{SELECT evento.append('k-1', 'T', '2');});
+$node->safe_psql('postgres', "SELECT pg_cancel_backend($paused_pid)");
+Evento::Cluster::answer_of($paused);
+$gate->query_safe('SELECT pg_advisory_unlock(42)');
+is($node->safe_psql('postgres', "\\i $helpers\nSELECT outcome, first_version, detail FROM evento.append_batch(pg_temp.batch(pg_temp.item('k-1', ARRAY[pg_temp.event('T', '1', '00000000-0000-0000-0000-000000000001')], 0, 64)))"),
+	'00000|1|repeat', 'an id is found behind it, also in the smallest window');
+is($node->safe_psql('postgres', q{SELECT evento.append('k-1', 'T', '2', expected => 1)}), '2', 'and its version is free');
+
+# ---- a crash while one is stopped ----
+
+my $before = $node->settle;
+$gate->query_safe('SELECT pg_advisory_lock(42)');
 stop_in_commit(q{SELECT evento.append('s-8', 'Stopped', '1');});
 my $later = $node->safe_psql('postgres', q{SELECT evento.append('s-2', 'Later', '1') AS v \gset
 SELECT last FROM evento.last_append()});

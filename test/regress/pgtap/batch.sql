@@ -1,7 +1,7 @@
 -- batch.sql: append_batch: outcomes item by item, locks and fences, snapshots
 -- with an append, malformed input.
 \ir helpers.psql
-SELECT plan(61);
+SELECT plan(63);
 
 -- ---- outcomes ----
 
@@ -67,6 +67,22 @@ SELECT results_eq(
 SELECT is((SELECT version FROM evento.streams WHERE stream = 'i-1'), 3::bigint, 'stored once');
 SELECT is((SELECT detail FROM evento.append_batch(pg_temp.batch(pg_temp.item('i-1', ARRAY[pg_temp.event('A', '1', '00000000-0000-0000-0000-000000000001')])))), 'repeat', 'detail says that it is a repeat');
 SELECT is((SELECT outcome FROM evento.append_batch(pg_temp.batch(pg_temp.item('i-1', ARRAY[pg_temp.event('A', '1', '00000000-0000-0000-0000-000000000001'), pg_temp.event('A', '9', '00000000-0000-0000-0000-000000000009')])))), 'V0002', 'some ids there, some not');
+
+-- ids that the caller has looked for up to the version it expects
+SELECT results_eq(
+  $$SELECT outcome, first_version, last_version, detail FROM evento.append_batch(pg_temp.batch(
+      pg_temp.item('i-2', ARRAY[pg_temp.event('A', '1', '00000000-0000-0000-0000-000000000011')], 0, 64),
+      pg_temp.item('i-2', ARRAY[pg_temp.event('A', '1', '00000000-0000-0000-0000-000000000011')], 0, 64),
+      pg_temp.item('i-2', ARRAY[pg_temp.event('A', '2', '00000000-0000-0000-0000-000000000012')], 1, 64)))$$,
+  $$VALUES ('00000', 1::bigint, 1::bigint, NULL), ('00000', 1, 1, 'repeat'), ('00000', 2, 2, NULL)$$, 'IDS_KNOWN: a repeat in the same batch is found');
+SELECT results_eq(
+  $$SELECT outcome, first_version, detail FROM evento.append_batch(pg_temp.batch(
+      pg_temp.item('i-2', ARRAY[pg_temp.event('A', '1', '00000000-0000-0000-0000-000000000011')], 0, 64),
+      pg_temp.item('i-2', ARRAY[pg_temp.event('A', '2', '00000000-0000-0000-0000-000000000012')], 1, 64),
+      pg_temp.item('i-2', ARRAY[pg_temp.event('A', '2', '00000000-0000-0000-0000-000000000012')], -4, 64),
+      pg_temp.item('i-2', ARRAY[pg_temp.event('A', '3', '00000000-0000-0000-0000-000000000013')], 1, 64),
+      pg_temp.item('i-2', ARRAY[pg_temp.event('A', '3', '00000000-0000-0000-0000-000000000013')], 2, 64)))$$,
+  $$VALUES ('00000', 1::bigint, 'repeat'), ('00000', 2, 'repeat'), ('00000', 2, 'repeat'), ('V0001', NULL, 'wrong expected version of stream "i-2": Expected version 1, found version 2.'), ('00000', 3, NULL)$$, 'so is one stored behind the version expected');
 
 -- without stream: looked for behind the watermark given
 CALL evento.wait(NULL) \gset
@@ -151,7 +167,7 @@ SELECT is(pg_temp.state_of('\x45564231ffffffff'), 'V0006', 'too many items');
 SELECT is(pg_temp.state_of('\x4556423100002711'), 'V0006', 'one more than there may be');
 SELECT is(pg_temp.state_of(set_byte(pg_temp.batch(pg_temp.item('x', ARRAY[pg_temp.event('A', '1')])), 0, 70)), 'V0006', 'another magic');
 SELECT is(pg_temp.state_of(pg_temp.batch(pg_temp.item('x', ARRAY[pg_temp.event('A', '1')])) || '\x00'), 'V0006', 'something behind the last item');
-SELECT is(pg_temp.state_of(pg_temp.batch(pg_temp.item('x', ARRAY[pg_temp.event('A', '1')], flags => 64))), 'V0006', 'an unknown flag of an item');
+SELECT is(pg_temp.state_of(pg_temp.batch(pg_temp.item('x', ARRAY[pg_temp.event('A', '1')], flags => 128))), 'V0006', 'an unknown flag of an item');
 SELECT is(pg_temp.state_of(pg_temp.batch(pg_temp.item('x', ARRAY[set_byte(pg_temp.event('A', '1'), 0, 32)]))), 'V0006', 'an unknown flag of an event');
 SELECT is(pg_temp.state_of(pg_temp.batch(pg_temp.item('x', ARRAY[]::bytea[]))), 'V0006', 'an item without event');
 SELECT is(pg_temp.state_of(pg_temp.batch(pg_temp.item('x', ARRAY[pg_temp.event('A', '1'), '\x00']))), 'V0006', 'an event cut off');
