@@ -58,6 +58,7 @@ OBJS = \
 	extension/check.o \
 	extension/heads.o \
 	extension/read.o \
+	extension/rows.o \
 	extension/sequencer.o \
 	extension/shmem.o \
 	extension/streams.o \

@@ -301,10 +301,6 @@ form_event(EventoEntry *entry, int64 version, const EventoNewEvent *event, Times
 	MemoryContext caller;
 	text	   *parts[5] = {NULL};
 
-	if (RelationGetDescr(rel)->natts != Natts_event)
-		elog(ERROR, "evento._events has %d columns, not %d",
-			 RelationGetDescr(rel)->natts, Natts_event);
-
 	parts[0] = cstring_to_text_with_len(event->type, event->type_len);
 	parts[1] = cstring_to_text_with_len(event->context, event->context_len);
 	if (event->class_name != NULL)
@@ -331,7 +327,7 @@ form_event(EventoEntry *entry, int64 version, const EventoNewEvent *event, Times
 	nulls[Anum_event_metadata - 1] = (parts[4] == NULL);
 
 	caller = MemoryContextSwitchTo(buffer->context);
-	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
+	tuple = evento_form_row(rel, Natts_event, values, nulls);
 	MemoryContextSwitchTo(caller);
 
 	for (int i = 0; i < lengthof(parts); i++)
@@ -568,9 +564,10 @@ on_xact(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
+			/* Also for functions in indexes that users have made. */
+			closed = true;
 			if (buffer != NULL)
 				on_pre_commit();
-			closed = true;
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			if (buffer != NULL && buffer->nevents > 0)

@@ -6,6 +6,7 @@
 #define EVENTO_COMPAT_H
 
 #include "access/genam.h"
+#include "access/tableam.h"
 #include "catalog/pg_database.h"
 #include "common/jsonapi.h"
 #include "executor/executor.h"
@@ -52,9 +53,16 @@
 #if PG_VERSION_NUM >= 160000
 #define evento_insert_index_tuples(rri, slot, estate) \
 	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false)
+typedef TU_UpdateIndexes EventoUpdateIndexes;
+#define evento_update_index_tuples(rri, slot, estate, how) \
+	((how) == TU_None ? NIL : \
+	 ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, (how) == TU_Summarizing))
 #else
 #define evento_insert_index_tuples(rri, slot, estate) \
 	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL)
+typedef bool EventoUpdateIndexes;
+#define evento_update_index_tuples(rri, slot, estate, how) \
+	((how) ? evento_insert_index_tuples(rri, slot, estate) : NIL)
 #endif
 
 /* 16 replaced the checks of single kinds of objects. */

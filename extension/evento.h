@@ -13,6 +13,7 @@
  * buffer.c     what a transaction has appended and not yet written:
  *              savepoints, PRE_COMMIT, COMMIT, ABORT
  * write.c      the rows of a transaction's appends, at PRE_COMMIT
+ * rows.c       single rows of the extension's tables
  * read.c       read_stream, read_all, scan_all, load_stream
  * streams.c    delete_stream, snapshots, lock keys
  * wait.c       wait, watermark
@@ -380,6 +381,27 @@ typedef struct EventoBuffered
 extern void evento_write(Relation rel, EventoEntry **entries, int nentries,
 						 EventoBuffered *events, int64 nevents, int64 first);
 
+/* ---- rows.c ---- */
+
+/* Rows being written into one table. */
+typedef struct EventoRows
+{
+	Relation	rel;
+	struct ResultRelInfo *indexes;
+	struct EState *estate;		/* NULL: the indexes are plain */
+	struct TupleTableSlot *slot;
+} EventoRows;
+
+/* A row of the natts columns of a table of ours; raises where it has been given others. */
+extern HeapTuple evento_form_row(Relation rel, int natts, Datum *values, bool *nulls);
+extern void evento_deform_row(Relation rel, int natts, HeapTuple row, Datum *values, bool *nulls);
+
+/* Writes rows, and whatever indexes the table has; old: what it takes the place of, or NULL. */
+extern void evento_rows_begin(EventoRows *rows, Relation rel);
+extern void evento_rows_put(EventoRows *rows, HeapTuple row, ItemPointer old);
+extern void evento_rows_end(EventoRows *rows);
+extern void evento_row_write(Relation rel, HeapTuple row, ItemPointer old);
+
 /* ---- shmem.c ---- */
 
 /* The state of one database.  Fields without a note are atomics anyone may read. */
@@ -391,7 +413,6 @@ typedef struct EventoDb
 	ConditionVariable advanced; /* broadcast when published moved */
 	pg_atomic_uint32 waiters;	/* sessions in wait() */
 	pg_atomic_uint32 worker;	/* proc number + 1 of the worker; 0: none */
-	pg_atomic_uint32 worker_pid;
 	pg_atomic_uint32 worker_wanted;
 	pg_atomic_uint64 keep_off_until;	/* TimestampTz; no worker is started before */
 	pg_atomic_uint32 heads_epoch;	/* entries of heads.c with another one are void */

@@ -138,6 +138,13 @@ evento_heads_store(EventoDb *db, Oid filenode, uint32 epoch, uint64 hash, const 
 
 	if (nsets == 0 || len > NAME_SIZE)
 		return;
+
+	/* Another may have stored an earlier head under the epoch that is now. */
+	if (pg_atomic_read_u32(&db->heads_epoch) != epoch)
+	{
+		evento_heads_forget(db, filenode, hash, name, len);
+		return;
+	}
 	set = find_set(hash);
 	SpinLockAcquire(&set->mutex);
 	head = find_way(set, filenode, epoch, name, len);

@@ -33,7 +33,6 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/indexing.h"
 #include "catalog/pg_authid.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
@@ -131,6 +130,24 @@ set_sequence(Oid sequence, int64 next)
 }
 
 /*
+ * The next block of the sequence.  What nextval logs goes to disk before any
+ * position of the block is used: a commit would see to that, but where the
+ * commit fails, readers are told to go past its positions all the same, and
+ * after a crash these must not be given to other events.  nextval logs 32
+ * blocks at a time, so this costs little.
+ */
+static int64
+next_block(Oid sequence)
+{
+	XLogRecPtr	before = XactLastRecEnd;
+	int64		next = nextval_internal(sequence, false);
+
+	if (XactLastRecEnd != before)
+		XLogFlush(XactLastRecEnd);
+	return next;
+}
+
+/*
  * The highest position that any row of the table has or had, as far as the
  * index remembers; 0 where there is none.
  */
@@ -180,7 +197,7 @@ compare_identity(HeapTuple *row, const char **reason)
 		char		own[32];
 
 		*row = heap_copytuple(tuple);
-		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		evento_deform_row(rel, Natts_identity, tuple, values, nulls);
 		found = DatumGetCString(DirectFunctionCall1(numeric_out,
 													values[Anum_identity_system_identifier - 1]));
 		snprintf(own, sizeof(own), UINT64_FORMAT, GetSystemIdentifier());
@@ -216,11 +233,8 @@ write_identity(HeapTuple old)
 							Int32GetDatum(-1));
 	values[Anum_identity_database - 1] = ObjectIdGetDatum(MyDatabaseId);
 	values[Anum_identity_timeline - 1] = Int64GetDatum((int64) GetWALInsertionTimeLine());
-	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
-	if (old != NULL)
-		CatalogTupleUpdate(rel, &old->t_self, tuple);
-	else
-		CatalogTupleInsert(rel, tuple);
+	tuple = evento_form_row(rel, Natts_identity, values, nulls);
+	evento_row_write(rel, tuple, old != NULL ? &old->t_self : NULL);
 	table_close(rel, NoLock);
 
 	/* The worker commits asynchronously otherwise. */
@@ -239,7 +253,7 @@ write_jump(int64 last, int64 next, const char *reason)
 	values[Anum_jumps_last_position - 1] = Int64GetDatum(last);
 	values[Anum_jumps_next_position - 1] = Int64GetDatum(next);
 	values[Anum_jumps_reason - 1] = CStringGetTextDatum(reason);
-	CatalogTupleInsert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls));
+	evento_row_write(rel, evento_form_row(rel, Natts_jumps, values, nulls), NULL);
 	table_close(rel, NoLock);
 
 	ereport(LOG,
@@ -285,17 +299,17 @@ seed(EventoDb *db, Oid sequence)
 				 errmsg("positions of evento are used up"),
 				 errdetail("The highest is " INT64_FORMAT ".", newest)));
 
-	next = nextval_internal(sequence, false);
+	next = next_block(sequence);
 	if (identity == IDENTITY_OTHER)
 	{
 		set_sequence(sequence, Max(newest, next - 1) + evento_position_jump + 1);
-		next = nextval_internal(sequence, false);
+		next = next_block(sequence);
 		write_jump(newest, next, reason);
 	}
 	else if (next <= newest)
 	{
 		set_sequence(sequence, newest + 1);
-		next = nextval_internal(sequence, false);
+		next = next_block(sequence);
 	}
 	if (identity != IDENTITY_SAME)
 		write_identity(row);
@@ -330,16 +344,16 @@ reserve(EventoDb *db, Oid sequence, int64 first, int64 last)
 {
 	while (pg_atomic_read_u64(&db->reserved) < (uint64) last)
 	{
-		int64		next = nextval_internal(sequence, false);
+		int64		next = next_block(sequence);
 
 		if (next + POSITIONS_BLOCK <= first)
 		{
 			lock_seeding(ExclusiveLock, true);
-			next = nextval_internal(sequence, false);
+			next = next_block(sequence);
 			if (next + POSITIONS_BLOCK <= first)
 			{
 				set_sequence(sequence, first);
-				next = nextval_internal(sequence, false);
+				next = next_block(sequence);
 			}
 			if (!identity_written)
 				unlock_seeding(ExclusiveLock);

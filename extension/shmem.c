@@ -80,7 +80,6 @@ init_db(EventoDb *db, Oid dboid)
 	pg_atomic_init_u64(&db->published, 0);
 	pg_atomic_init_u32(&db->waiters, 0);
 	pg_atomic_init_u32(&db->worker, 0);
-	pg_atomic_init_u32(&db->worker_pid, 0);
 	pg_atomic_init_u32(&db->worker_wanted, 0);
 	pg_atomic_init_u64(&db->keep_off_until, 0);
 	pg_atomic_init_u32(&db->heads_epoch, pg_atomic_add_fetch_u32(&shared->epochs, 1));

@@ -87,7 +87,7 @@ evento_snapshot_find(const char *name, int len, Snapshot snapshot, EventoSnapsho
 		Datum		values[Natts_snapshot];
 		bool		nulls[Natts_snapshot];
 
-		heap_deform_tuple(tuple, RelationGetDescr(heap), values, nulls);
+		evento_deform_row(heap, Natts_snapshot, tuple, values, nulls);
 		found->version = DatumGetInt64(values[Anum_snapshot_version - 1]);
 		found->class_name = nulls[Anum_snapshot_class - 1] ? NULL :
 			DatumGetTextPCopy(values[Anum_snapshot_class - 1]);
@@ -133,11 +133,8 @@ evento_snapshot_save(const char *name, int len, int64 version, text *class_name,
 
 	if (!newer)
 	{
-		row = heap_form_tuple(RelationGetDescr(heap), values, nulls);
-		if (HeapTupleIsValid(old))
-			CatalogTupleUpdate(heap, &old->t_self, row);
-		else
-			CatalogTupleInsert(heap, row);
+		row = evento_form_row(heap, Natts_snapshot, values, nulls);
+		evento_row_write(heap, row, HeapTupleIsValid(old) ? &old->t_self : NULL);
 		heap_freetuple(row);
 
 		/* The same statement may replace it once more. */
@@ -247,9 +244,8 @@ hide_events(EventoStream *stream, int64 version)
 	SysScanDesc scan;
 	HeapTuple	old;
 	HeapTuple	row;
-	Datum		values[Natts_stream] = {0};
-	bool		nulls[Natts_stream] = {0};
-	bool		replace[Natts_stream] = {0};
+	Datum		values[Natts_stream];
+	bool		nulls[Natts_stream];
 
 	ScanKeyInit(&key, Anum_stream_no, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(stream->no));
@@ -259,12 +255,12 @@ hide_events(EventoStream *stream, int64 version)
 	if (!HeapTupleIsValid(old))
 		elog(ERROR, "stream " INT64_FORMAT " has lost its row", stream->no);
 
+	evento_deform_row(heap, Natts_stream, old, values, nulls);
 	values[Anum_stream_deleted_version - 1] = Int64GetDatum(version);
 	values[Anum_stream_deleted_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
-	replace[Anum_stream_deleted_version - 1] = true;
-	replace[Anum_stream_deleted_at - 1] = true;
-	row = heap_modify_tuple(old, RelationGetDescr(heap), values, nulls, replace);
-	CatalogTupleUpdate(heap, &old->t_self, row);
+	nulls[Anum_stream_deleted_at - 1] = false;
+	row = evento_form_row(heap, Natts_stream, values, nulls);
+	evento_row_write(heap, row, &old->t_self);
 	CommandCounterIncrement();
 
 	systable_endscan(scan);

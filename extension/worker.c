@@ -24,7 +24,6 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/indexing.h"
 #include "catalog/pg_database.h"
 #include "commands/async.h"
 #include "commands/dbcommands.h"
@@ -198,15 +197,17 @@ add_all_databases(void)
 	CommitTransactionCommand();
 }
 
+/* *exists: whether there is such a database, which sessions may use all the same. */
 static bool
-can_connect(Oid dboid)
+can_connect(Oid dboid, bool *exists)
 {
 	HeapTuple	tuple;
 	bool		ok = false;
 
 	StartTransactionCommand();
 	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
-	if (HeapTupleIsValid(tuple))
+	*exists = HeapTupleIsValid(tuple);
+	if (*exists)
 	{
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 
@@ -291,12 +292,16 @@ static bool
 try_start(Candidate *candidate, TimestampTz now)
 {
 	EventoDb   *db = evento_db_find(candidate->dboid);
+	bool		exists;
 
 	if (db != NULL && pg_atomic_read_u32(&db->worker) != 0)
 		return false;
-	if (!can_connect(candidate->dboid))
+	if (!can_connect(candidate->dboid, &exists))
 	{
-		evento_db_forget(candidate->dboid);
+		if (!exists)
+			evento_db_forget(candidate->dboid);
+		else if (db != NULL)
+			pg_atomic_write_u32(&db->worker_wanted, 0); /* the next commit asks again */
 		return false;
 	}
 	if (start_worker(candidate))
@@ -377,7 +382,7 @@ launcher_turn(void)
 		else if (candidate->handle != NULL)
 			undecided = true;
 		else
-			timeout = NO_PLACE_MS;
+			timeout = timeout < 0 ? NO_PLACE_MS : Min(timeout, NO_PLACE_MS);
 	}
 	if (undecided)
 		timeout = timeout < 0 ? START_MS : Min(timeout, START_MS);
@@ -455,16 +460,13 @@ write_row(int64 watermark, BlockNumber *blocks)
 
 	if (old != NULL)
 	{
-		heap_deform_tuple(old, RelationGetDescr(rel), values, nulls);
+		evento_deform_row(rel, Natts_watermark, old, values, nulls);
 		watermark = Max(watermark, DatumGetInt64(values[Anum_watermark_position - 1]));
 	}
 	values[Anum_watermark_singleton - 1] = BoolGetDatum(true);
 	values[Anum_watermark_position - 1] = Int64GetDatum(watermark);
-	new = heap_form_tuple(RelationGetDescr(rel), values, nulls);
-	if (old != NULL)
-		CatalogTupleUpdate(rel, &old->t_self, new);
-	else
-		CatalogTupleInsert(rel, new);
+	new = evento_form_row(rel, Natts_watermark, values, nulls);
+	evento_row_write(rel, new, old != NULL ? &old->t_self : NULL);
 	table_endscan(scan);
 	*blocks = RelationGetNumberOfBlocks(rel);
 	table_close(rel, NoLock);
@@ -516,8 +518,12 @@ advance(EventoDb *db)
 	TimestampTz now = GetCurrentTimestamp();
 	int64		watermark;
 
-	/* Too early: the flag stays up, so nobody sets our latch again. */
-	if (now < next)
+	/*
+	 * Too early: the flag stays up, so nobody sets our latch again.  A clock
+	 * that was set back says so for longer than any interval, and is not heeded.
+	 */
+	if (now < next &&
+		next - now <= Max(evento_watermark_interval, CROWDED_MS) * INT64CONST(1000))
 		return TimestampDifferenceMilliseconds(now, next);
 
 	pg_atomic_exchange_u32(&db->wake, 0);
@@ -634,7 +640,6 @@ evento_worker_main(Datum arg)
 										(uint32) evento_my_proc_number() + 1))
 		proc_exit(0);			/* there is one */
 	before_shmem_exit(on_worker_exit, (Datum) 0);
-	pg_atomic_write_u32(&db->worker_pid, (uint32) MyProcPid);
 	pg_atomic_write_u32(&db->worker_wanted, 1);
 	evento_wake_launcher();
 	wait_event = evento_wait_event("EventoWorkerMain");
@@ -651,14 +656,20 @@ stop_worker(Oid dboid)
 {
 	EventoDb   *db = evento_db_find(dboid);
 	TimestampTz start = GetCurrentTimestamp();
+	uint32		worker;
+	int			pid;
 
 	if (db == NULL)
 		return false;
 	pg_atomic_write_u64(&db->keep_off_until,
 						(uint64) TimestampTzPlusMilliseconds(start, KEEP_OFF_MS));
-	if (pg_atomic_read_u32(&db->worker) == 0)
+	worker = pg_atomic_read_u32(&db->worker);
+	if (worker == 0)
 		return true;
-	kill((pid_t) pg_atomic_read_u32(&db->worker_pid), SIGTERM);
+	/* One that is just leaving has no pid any more. */
+	pid = GetPGProcByNumber(worker - 1)->pid;
+	if (pid > 0)
+		kill(pid, SIGTERM);
 	while (pg_atomic_read_u32(&db->worker) != 0 &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), STOP_MS))
 	{

@@ -13,7 +13,6 @@
 #include "access/htup_details.h"
 #include "access/tableam.h"
 #include "catalog/index.h"
-#include "catalog/indexing.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -84,7 +83,7 @@ static void
 write_streams(EventoEntry **entries, int nentries)
 {
 	Relation	rel = NULL;
-	CatalogIndexState indexes = NULL;
+	EventoRows	rows;
 
 	for (int i = 0; i < nentries; i++)
 	{
@@ -99,7 +98,7 @@ write_streams(EventoEntry **entries, int nentries)
 		if (rel == NULL)
 		{
 			rel = table_open(evento_rel(EVENTO_REL_STREAMS), RowExclusiveLock);
-			indexes = CatalogOpenIndexes(rel);
+			evento_rows_begin(&rows, rel);
 		}
 		values[Anum_streams_stream_no - 1] = Int64GetDatum(entry->row.no);
 		values[Anum_streams_name - 1] =
@@ -107,16 +106,16 @@ write_streams(EventoEntry **entries, int nentries)
 		values[Anum_streams_deleted_version - 1] = Int64GetDatum(entry->row.deleted_version);
 		nulls[Anum_streams_deleted_at - 1] = true;
 		values[Anum_streams_tombstone - 1] = BoolGetDatum(entry->row.tombstone);
-		tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
+		tuple = evento_form_row(rel, Natts_streams, values, nulls);
 		if (!entry->exists)
-			CatalogTupleInsertWithInfo(rel, tuple, indexes);
+			evento_rows_put(&rows, tuple, NULL);
 		else if (entry->stored_head <= entry->row.deleted_version)
-			CatalogTupleUpdateWithInfo(rel, &entry->row.tid, tuple, indexes);
+			evento_rows_put(&rows, tuple, &entry->row.tid);
 		heap_freetuple(tuple);
 	}
 	if (rel != NULL)
 	{
-		CatalogCloseIndexes(indexes);
+		evento_rows_end(&rows);
 		table_close(rel, NoLock);
 	}
 }
@@ -287,11 +286,27 @@ write_events(Relation rel, EventoBuffered *events, int64 nevents)
 	MemoryContextDelete(slice_context);
 }
 
+/* Whether an index is one that only what came in by another way can violate. */
+static bool
+is_own_index(const char *name)
+{
+	static const char *const own[] = {
+		"_events_position", "_events_stream", "_streams_pkey", "_streams_name_key"
+	};
+
+	for (int i = 0; i < lengthof(own); i++)
+	{
+		if (name != NULL && strcmp(name, own[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
 /*
  * Fills in and writes.  A duplicate key means that rows came in by another way
  * since the counter was seeded.  The counter is marked unknown, and this
  * transaction is to be repeated; nothing goes on after the error, it is only
- * raised as another.
+ * raised as another.  An index that a user has made raises what it raises.
  */
 void
 evento_write(Relation rel, EventoEntry **entries, int nentries,
@@ -311,9 +326,11 @@ evento_write(Relation rel, EventoEntry **entries, int nentries,
 
 		if (geterrcode() != ERRCODE_UNIQUE_VIOLATION)
 			PG_RE_THROW();
-		evento_positions_unknown();
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
+		if (!is_own_index(error->constraint_name))
+			PG_RE_THROW();
+		evento_positions_unknown();
 		FlushErrorState();
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),

@@ -160,6 +160,8 @@ on_timer(uv_timer_t *timer)
 		{
 			d->refused = false;
 			evp_registry_proxy_lost(links->proxy->registry, d->proxy_id);
+			if (d->link != NULL && d->link->state == EVP_LINK_UP)
+				evp_registry_proxy_found(links->proxy->registry, d->proxy_id);
 		}
 		if (d->link == NULL && now >= d->retry_at)
 			dial(links, d);

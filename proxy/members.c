@@ -430,7 +430,9 @@ merge_session(evp_members_t *m, const evp_member_row_t *row, const evp_peer_t *p
 	else if (!peer->lost)
 		set_state(m, i, row->enabled ? EVP_INSTANCE_READY : EVP_INSTANCE_WAITING);
 	i->enabled = row->enabled;
-	set_names(m, i, row->names, row->name_count);
+	/* One that has said hello and not registered yet keeps the names of before: calls wait for it. */
+	if (row->name_count > 0 || row->enabled)
+		set_names(m, i, row->names, row->name_count);
 	if (local != NULL)
 		on_superseded(m->arg, local, row->proxy_id);
 }

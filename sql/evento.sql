@@ -426,7 +426,7 @@ COMMENT ON VIEW payloads IS 'Payloads (commands, events, queries, views) that bu
 
 CREATE FUNCTION _proxy_register(name text, advertised text, internal text, http text, version text, replaces bigint DEFAULT NULL,
                                 OUT proxy_id bigint, OUT secret bytea)
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 BEGIN
   -- One who registers clears away what has been void for long.
   DELETE FROM _proxies p WHERE p.renewed_at < pg_catalog.clock_timestamp() - interval '1 hour' AND p.proxy_id IS DISTINCT FROM replaces;
@@ -448,7 +448,7 @@ $$;
 COMMENT ON FUNCTION _proxy_register(text, text, text, text, text, bigint) IS 'A proxy enters the cluster: gives its number, new at each call, and the secret with which proxies know each other. replaces: the number it had before its registration ran out; its sessions go on under the new one, its locks are void.';
 
 CREATE FUNCTION _proxy_renew(proxy_id bigint, load jsonb) RETURNS boolean
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 DECLARE
   renewed timestamptz;
 BEGIN
@@ -464,7 +464,7 @@ $$;
 COMMENT ON FUNCTION _proxy_renew(bigint, jsonb) IS 'Renews a proxy''s registration for 5 s. False where it ran out or is gone: the proxy registers again.';
 
 CREATE FUNCTION _proxy_leave(proxy_id bigint) RETURNS void
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 BEGIN
   DELETE FROM _proxies p WHERE p.proxy_id = _proxy_leave.proxy_id;
   PERFORM pg_catalog.pg_notify('evento_cluster', '');
@@ -476,7 +476,7 @@ COMMENT ON FUNCTION _proxy_leave(bigint) IS 'A proxy leaves the cluster, with it
 CREATE FUNCTION _session_sync(proxy_id bigint, closed bigint[], numbers bigint[], bundles text[], instances text[], versions bigint[],
                               enabled boolean[], names text[], name_counts integer[])
   RETURNS SETOF bigint
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 DECLARE
   used integer := 0;
   own text[];
@@ -525,7 +525,7 @@ COMMENT ON FUNCTION _session_sync(bigint, bigint[], bigint[], text[], text[], bi
 CREATE FUNCTION _cluster(OUT proxy_id bigint, OUT internal text, OUT session_no bigint, OUT bundle text, OUT instance text,
                          OUT bundle_version bigint, OUT enabled boolean, OUT names text[])
   RETURNS SETOF record
-  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
   SELECT p.proxy_id, p.internal, s.session_no, s.bundle, s.instance, s.bundle_version, s.enabled, s.names
     FROM _proxies p
     LEFT JOIN _sessions s ON s.proxy_id = p.proxy_id
@@ -540,7 +540,7 @@ CREATE FUNCTION _line(value jsonb) RETURNS integer
 COMMENT ON FUNCTION _line(jsonb) IS 'A line number, NULL where the value is none.';
 
 CREATE FUNCTION _discover(bundle text, bundle_version bigint, discovery jsonb) RETURNS void
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 BEGIN
   -- Every instance says it at every connection, mostly what is known.
   INSERT INTO _bundles AS b (bundle, bundle_version, description, detail, repository_url, line_prefix, digest)
@@ -578,7 +578,7 @@ $$;
 COMMENT ON FUNCTION _discover(text, bigint, jsonb) IS 'Files what a bundle says of itself: description, handlers, payloads, in place of what this version of it said before. Handlers without component, kind or payload are left out, as are payloads with a name of more than 512 bytes; what else is missing or of another type counts as not given.';
 
 CREATE FUNCTION _class_seen(type text, class text) RETURNS void
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 BEGIN
   INSERT INTO _classes AS c (type, class) VALUES (_class_seen.type, _class_seen.class)
     ON CONFLICT ON CONSTRAINT _classes_pkey DO UPDATE SET class = excluded.class, seen_at = pg_catalog.clock_timestamp()
@@ -588,7 +588,7 @@ $$;
 COMMENT ON FUNCTION _class_seen(text, text) IS 'Remembers the class that a bundle used for an event type.';
 
 CREATE FUNCTION _class_of(type text) RETURNS text
-  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
   SELECT c.class FROM _classes c WHERE c.type = _class_of.type
 $$;
 COMMENT ON FUNCTION _class_of(text) IS 'The class that bundles last used for an event type, NULL where none has.';
@@ -617,7 +617,7 @@ CREATE FUNCTION _lock_key(name text) RETURNS void
 COMMENT ON FUNCTION _lock_key(text) IS 'Takes, for this transaction, the lock that an append to the stream of that name takes.';
 
 CREATE FUNCTION _lock_grant(name text) RETURNS void
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 DECLARE
   next bigint;
   owner bigint;
@@ -642,7 +642,7 @@ COMMENT ON FUNCTION _lock_grant(text) IS 'Hands a lock that nobody holds to the 
 
 CREATE FUNCTION _lock_take(proxy_id bigint, names text[], timeouts bigint[])
   RETURNS TABLE (ticket bigint, fence bigint)
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 DECLARE
   n text;
   tickets bigint[];
@@ -667,7 +667,7 @@ COMMENT ON FUNCTION _lock_take(bigint, text[], bigint[]) IS 'Tickets for locks, 
 
 CREATE FUNCTION _lock_poll(tickets bigint[])
   RETURNS TABLE (ticket bigint, fence bigint)
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 DECLARE
   n text;
 BEGIN
@@ -681,7 +681,7 @@ $$;
 COMMENT ON FUNCTION _lock_poll(bigint[]) IS 'How waiting tickets stand: with a fence, granted; missing, void. Takes over locks whose holder''s proxy is gone.';
 
 CREATE FUNCTION _lock_release(tickets bigint[]) RETURNS void
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 DECLARE
   n text;
 BEGIN
@@ -695,7 +695,7 @@ $$;
 COMMENT ON FUNCTION _lock_release(bigint[]) IS 'Gives tickets back, held or waiting, and hands the locks on.';
 
 CREATE FUNCTION _lock_keep(proxy_id bigint, tickets bigint[]) RETURNS void
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = evento, pg_catalog, pg_temp AS $$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 DECLARE
   n text;
 BEGIN

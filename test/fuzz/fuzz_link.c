@@ -27,7 +27,7 @@ check_frame(const evp_blob_t *head, evp_blob_t *message)
 			abort();
 		return;
 	}
-	if (memchr(frame.bundle.p, 0, frame.bundle.n) != NULL || frame.bundle.n > EVP_LINK_MAX_KEY || frame.instance.n > EVP_LINK_MAX_KEY)
+	if ((frame.bundle.n > 0 && memchr(frame.bundle.p, 0, frame.bundle.n) != NULL) || frame.bundle.n > EVP_LINK_MAX_KEY || frame.instance.n > EVP_LINK_MAX_KEY)
 		abort();
 	evp_buf_init(&again, EVP_LINK_MAX_HEAD + 8);
 	if (!evp_link_put(&again, &frame, message == NULL ? 0 : message->len) || again.len != head->len + 8 ||

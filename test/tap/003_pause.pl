@@ -27,7 +27,7 @@ sub pause_module
 	return "$built/evento_pause";
 }
 
-my $node = Evento::Cluster->started('primary', preload => 'evento,' . pause_module());
+my $node = Evento::Cluster->started('primary', preload => 'evento,' . pause_module(), conf => "bgwriter_lru_maxpages = 0\nshared_buffers = 64MB\nwal_buffers = 8MB\n");
 my $standby = $node->standby('standby');
 my ($gate, $paused, $waiter, $waiter_null, $listener) = map { $node->background_psql('postgres', on_error_stop => 0) } 1 .. 5;
 my $waiter_standby = $standby->background_psql('postgres');
@@ -152,6 +152,29 @@ $node->start;
 cmp_ok($node->settle, '>=', $later, 'after a crash nothing holds the watermark back');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM evento.events WHERE stream = 's-8'}), '0', 'what was stopped is gone');
 is($node->safe_psql('postgres', "SELECT count(*) FROM evento.events WHERE position = $later"), '1', 'what was acknowledged behind it is there');
+
+# ---- positions of a commit that failed, which readers went past, and a crash ----
+
+# Their reservation must not be lost for want of a commit that brings it to disk.
+# So that nobody else does, the WAL writer is stopped.
+# A checkpoint makes the next reservation write a record of its own.
+($gate, $paused) = map { $node->background_psql('postgres', on_error_stop => 0) } 1 .. 2;
+$paused_pid = Evento::Cluster::backend_pid($paused);
+$gate->query_safe('SELECT pg_advisory_lock(42)');
+$paused->query_safe('SET evento_pause.lock = 42');
+my $walwriter = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'});
+$node->safe_psql('postgres', 'CHECKPOINT');
+kill 'STOP', $walwriter;
+stop_in_commit(q{SELECT evento.append_events('s-7', ARRAY(SELECT ROW('Stopped', '1', NULL, NULL, NULL, NULL, NULL)::evento.new_event FROM generate_series(1, 1100)));});
+$node->safe_psql('postgres', "SELECT pg_cancel_backend($paused_pid)");
+Evento::Cluster::answer_of($paused);
+my $past = $node->settle;
+is($node->safe_psql('postgres', 'SELECT max(scanned) FROM evento.scan_all(0, NULL, max_scan => NULL)'), $past, 'readers are past the positions of a commit that failed');
+kill 'KILL', $walwriter;
+eval { $_->quit } for $gate, $paused;
+$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'walwriter' AND pid <> $walwriter") or die 'the server did not come back';
+cmp_ok($node->safe_psql('postgres', q{SELECT evento.append('s-7', 'T', '1') AS v \gset
+SELECT first FROM evento.last_append()}), '>', $past, 'after a crash they are not given to others');
 $waiter_standby->quit;
 $standby->stop;
 $node->stop;

@@ -6,6 +6,7 @@ use warnings;
 use Evento::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(sleep time);
 
 my $node = Evento::Cluster->make('main', conf => "evento.max_databases = 5\nmax_worker_processes = 20\n");
 $node->start;
@@ -110,6 +111,32 @@ for my $round (1 .. 3)
 $node->safe_psql('three', 'BEGIN; DROP EXTENSION evento; ROLLBACK');
 is(works('three', 'a DROP rolled back'), '2', 'changes nothing');
 $session->quit;
+
+# ---- one that lets nobody in keeps what its sessions use ----
+
+my $inside = $node->background_psql('three');
+my $inside_last = $inside->query_safe(q{SELECT evento.append('s-2', 'T', '1') AS v \gset
+SELECT last FROM evento.last_append()});
+$node->safe_psql('postgres', 'ALTER DATABASE three ALLOW_CONNECTIONS false');
+$node->safe_psql('postgres', 'SELECT pg_terminate_backend(' . worker_of('three') . ')');
+$node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'evento worker' AND datname = 'three'}) or die 'the worker stays';
+# The launcher looks at it again a second after its worker went.
+my $appended = 0;
+for (my $until = time + 3; time < $until; $appended++)
+{
+	$inside->query_safe(q{SELECT evento.append('s-2', 'T', '2')});
+	sleep 0.05;
+}
+$node->safe_psql('postgres', 'CREATE DATABASE four');
+$node->safe_psql('four', 'CREATE EXTENSION evento');
+is(works('four', 'a new database meanwhile'), '1', 'has a log of its own');
+is($inside->query_safe(q{SELECT evento.append('s-2', 'T', '3') AS v \gset
+SELECT last FROM evento.last_append()}), $inside_last + $appended + 1, 'its positions go on');
+is(works('four', 'the new one'), '2', 'as do those of the new one');
+$node->safe_psql('postgres', 'ALTER DATABASE three ALLOW_CONNECTIONS true');
+works('three', 'open again');
+$inside->quit;
+is($node->state_of('DROP DATABASE four'), '', 'the new one is dropped');
 
 # ---- limits ----
 

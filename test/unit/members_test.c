@@ -259,6 +259,15 @@ test_picture(void **state)
 	merge(5, ROW(2, 11, "y", true), ROW(4, 20, "x", true));
 	expect_told("moved:x@4");
 	assert_int_equal(instance("x")->state, EVP_INSTANCE_READY);
+	/* A third has said hello only: what it handled before waits for it. */
+	merge(6, ROW(2, 11, "y", true), {.proxy_id = 4,.internal = "127.0.0.1:4",.session_no = 30,.bundle = "b",.instance = "x"});
+	expect_told("cut:x moved:x@4");
+	assert_int_equal(instance("x")->state, EVP_INSTANCE_WAITING);
+	assert_int_equal(handlers("Q"), 2);
+	/* Enabled, it handles what it said. */
+	merge(7, ROW(2, 11, "y", true), {.proxy_id = 4,.internal = "127.0.0.1:4",.session_no = 30,.bundle = "b",.instance = "x",
+			.enabled = true});
+	assert_int_equal(handlers("Q"), 1);
 }
 
 static void

@@ -40,7 +40,7 @@ SELECT is_empty($$SELECT indexrelid::regclass FROM pg_index WHERE indrelid = 'ev
 
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.proparallel = 's' AND p.provolatile = 'v'$$, 'nothing that writes may run in parallel');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'evento'::regnamespace AND l.lanname <> 'c' AND p.proname NOT LIKE '\_%'$$, 'all that users call is C');
-SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.prosecdef AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search\_path=evento, pg\_catalog, pg\_temp')$$, 'SECURITY DEFINER functions pin search_path');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.prosecdef AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search\_path=pg\_catalog, evento, pg\_temp')$$, 'SECURITY DEFINER functions pin search_path');
 
 -- ---- comments ----
 
