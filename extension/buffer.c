@@ -478,6 +478,27 @@ on_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, 
 
 /* ---- the end of the transaction ---- */
 
+/*
+ * Rows have changed by another way since the first append: where they were of
+ * this stream, its events would be without it, or stand at the wrong place.
+ */
+static void
+load_again(EventoEntry *entry)
+{
+	bool		exists = entry->exists;
+	int64		no = entry->row.no;
+	int64		head = entry->stored_head;
+
+	entry->loaded = false;
+	evento_buffer_load(entry);
+	if (entry->exists != exists || entry->row.no != no || entry->stored_head != head)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not append: rows of stream \"%s\" were changed by another way",
+						pnstrdup(entry->name, entry->len)),
+				 errhint("Repeat the transaction.")));
+}
+
 static void
 on_pre_commit(void)
 {
@@ -500,8 +521,12 @@ on_pre_commit(void)
 	buffer->filenode = rel->rd_rel->relfilenode;
 	for (int i = 0; i < buffer->nentries; i++)
 	{
-		if (buffer->entries[i]->buffered > 0)
+		if (buffer->entries[i]->buffered == 0)
+			continue;
+		if (pg_atomic_read_u32(&evento_db()->heads_epoch) == buffer->heads_epoch)
 			evento_buffer_load(buffer->entries[i]);
+		else
+			load_again(buffer->entries[i]);
 	}
 
 	taken_first = evento_positions_take(buffer->nevents);

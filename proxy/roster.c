@@ -24,6 +24,7 @@ typedef struct evp_node
 	struct evp_node *prev;
 	struct evp_node *next;
 	evp_session_t *session;		/* NULL: ended */
+	uint64_t	opened_at;		/* evp_now time */
 	int64_t		session_no;		/* 0: not registered; negative: nor now, but under that number before */
 	bool		dirty;			/* the database's row is not as it should be */
 	bool		flying;			/* it is in the statement under way */
@@ -108,15 +109,16 @@ enum
 	P_BUNDLES,
 	P_INSTANCES,
 	P_VERSIONS,
+	P_AGES,
 	P_ENABLED,
 	P_NAMES,
 	P_NAME_COUNTS,
 	P_ARRAYS
 };
 
-static const char sync_sql[] = "SELECT * FROM evento._session_sync($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+static const char sync_sql[] = "SELECT * FROM evento._session_sync($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 static const Oid sync_types[1 + P_ARRAYS] = {EVP_OID_INT8, EVP_OID_INT8_ARRAY, EVP_OID_INT8_ARRAY, EVP_OID_TEXT_ARRAY,
-	EVP_OID_TEXT_ARRAY, EVP_OID_INT8_ARRAY, EVP_OID_BOOL_ARRAY, EVP_OID_TEXT_ARRAY, EVP_OID_INT4_ARRAY};
+	EVP_OID_TEXT_ARRAY, EVP_OID_INT8_ARRAY, EVP_OID_INT4_ARRAY, EVP_OID_BOOL_ARRAY, EVP_OID_TEXT_ARRAY, EVP_OID_INT4_ARRAY};
 
 /* Chooses what goes into the next statement; the number of names in it. */
 static size_t
@@ -145,7 +147,8 @@ static void
 put_batch(evp_roster_t *r, evp_buf_t *array, size_t names)
 {
 	static const uint32_t element[P_ARRAYS] = {EVP_OID_INT8, EVP_OID_INT8, EVP_OID_TEXT, EVP_OID_TEXT, EVP_OID_INT8,
-	EVP_OID_BOOL, EVP_OID_TEXT, EVP_OID_INT4};
+	EVP_OID_INT4, EVP_OID_BOOL, EVP_OID_TEXT, EVP_OID_INT4};
+	uint64_t	now = evp_now(r->proxy);
 
 	for (int k = 0; k < P_ARRAYS; k++)
 	{
@@ -159,11 +162,14 @@ put_batch(evp_roster_t *r, evp_buf_t *array, size_t names)
 	for (size_t k = 0; k < r->batch_len; k++)
 	{
 		const evp_session_info_t *info = evp_session_info(r->batch[k]->session);
+		uint64_t	age;
 
 		evp_pg_array_int8(&array[P_NUMBERS], r->batch[k]->session_no);
 		evp_pg_array_text(&array[P_BUNDLES], info->bundle, strlen(info->bundle));
 		evp_pg_array_text(&array[P_INSTANCES], info->instance, strlen(info->instance));
 		evp_pg_array_int8(&array[P_VERSIONS], info->bundle_version);
+		age = now - r->batch[k]->opened_at;
+		evp_pg_array_int4(&array[P_AGES], age > INT32_MAX ? INT32_MAX : (int32_t) age);
 		evp_pg_array_bool(&array[P_ENABLED], info->ready);
 		for (size_t j = 0; j < info->name_count; j++)
 			evp_pg_array_text(&array[P_NAMES], info->names[j], strlen(info->names[j]));
@@ -232,24 +238,31 @@ sync_in(evp_roster_t *r, uint64_t ms)
 		uv_timer_start(&r->timer, on_timer, ms, 0);
 }
 
-/* The statement about a session has come back: the row has this number now; 0: there is none, or nobody knows. */
+/* What a statement did about a session. */
+typedef enum evp_outcome
+{
+	ROW_GIVEN,					/* its row has the number that came back; 0: there is none */
+	ROW_REFUSED,				/* the database does not take it */
+	ROW_UNKNOWN
+} evp_outcome_t;
+
 static void
-land(evp_roster_t *r, evp_node_t *node, bool known, int64_t session_no)
+land(evp_roster_t *r, evp_node_t *node, evp_outcome_t outcome, int64_t session_no)
 {
 	node->flying = false;
 	if (node->session == NULL)
 	{
-		if (known && session_no != 0)
+		if (outcome == ROW_GIVEN && session_no != 0)
 			add_number(&r->closed, session_no);
 		else if (node->session_no > 0)
 			add_number(&r->closed, node->session_no);
 		free_node(r, node);
 	}
-	else if (!known)
+	else if (outcome == ROW_UNKNOWN)
 		node->dirty = true;
-	else if (node->session_no < 0 && session_no == 0)
+	else if (outcome == ROW_GIVEN && node->session_no <= 0 && session_no == 0)
 		r->events.on_superseded(r->arg, node->session);
-	else if (node->session_no <= 0)
+	else if (outcome == ROW_GIVEN && node->session_no <= 0)
 	{
 		node->session_no = session_no;
 		evp_session_info_rw(node->session)->session_no = session_no;
@@ -287,9 +300,10 @@ on_synced(void *arg, const evp_db_result_t *result)
 	r->flying = false;
 	for (size_t k = 0; k < r->batch_len; k++)
 	{
-		bool		known = leave_out || (ok && PQgetlength(result->rows, (int) k, 0) == 8);
+		bool		given = ok && PQgetlength(result->rows, (int) k, 0) == 8;
 
-		land(r, r->batch[k], known, ok && known ? evp_pg_int8(PQgetvalue(result->rows, (int) k, 0)) : 0);
+		land(r, r->batch[k], given ? ROW_GIVEN : leave_out ? ROW_REFUSED : ROW_UNKNOWN,
+			 given ? evp_pg_int8(PQgetvalue(result->rows, (int) k, 0)) : 0);
 	}
 	r->batch_len = 0;
 	for (size_t k = 0; !ok && k < r->closing.n; k++)
@@ -356,6 +370,7 @@ evp_roster_open(evp_roster_t *r, evp_session_t *session)
 		return;
 	}
 	node->session = session;
+	node->opened_at = evp_now(r->proxy);
 	node->dirty = true;
 	node->next = r->nodes;
 	if (node->next != NULL)

@@ -474,13 +474,14 @@ $$;
 COMMENT ON FUNCTION _proxy_leave(bigint) IS 'A proxy leaves the cluster, with its sessions and locks.';
 
 CREATE FUNCTION _session_sync(proxy_id bigint, closed bigint[], numbers bigint[], bundles text[], instances text[], versions bigint[],
-                              enabled boolean[], names text[], name_counts integer[])
+                              ages integer[], enabled boolean[], names text[], name_counts integer[])
   RETURNS SETOF bigint
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 DECLARE
   used integer := 0;
   own text[];
   no bigint;
+  began timestamptz;
   given bigint[] := '{}';
 BEGIN
   -- Under a registration that ran out nothing is begun that others would not see.
@@ -489,15 +490,21 @@ BEGIN
     RAISE EXCEPTION 'proxy % is not registered', _session_sync.proxy_id USING ERRCODE = 'foreign_key_violation';
   END IF;
   DELETE FROM _sessions s WHERE s.session_no = ANY (closed) AND s.proxy_id = _session_sync.proxy_id;
+  -- One at a time, so that numbers are given in the order in which the instances connected, whichever proxy asks first.
+  IF 0 >= ANY (numbers) THEN
+    LOCK TABLE _sessions IN SHARE UPDATE EXCLUSIVE MODE;
+  END IF;
   FOR i IN 1 .. pg_catalog.cardinality(numbers) LOOP
     own := names[used + 1 : used + name_counts[i]];
     used := used + name_counts[i];
     no := NULL;
-    IF numbers[i] < 0 AND EXISTS (SELECT FROM _sessions n WHERE n.bundle = bundles[i] AND n.instance = instances[i] AND n.session_no > -numbers[i]) THEN
-      NULL;  -- superseded while nobody looked
+    began := pg_catalog.statement_timestamp() - ages[i] * interval '1 millisecond';
+    IF numbers[i] <= 0 AND EXISTS (SELECT FROM _sessions n WHERE n.bundle = bundles[i] AND n.instance = instances[i]
+                                      AND n.session_no > -numbers[i] AND n.connected_at > began) THEN
+      NULL;  -- superseded before it was registered
     ELSIF numbers[i] <= 0 THEN
-      INSERT INTO _sessions AS s (proxy_id, bundle, instance, bundle_version, enabled, names)
-        VALUES (_session_sync.proxy_id, bundles[i], instances[i], versions[i], _session_sync.enabled[i], own)
+      INSERT INTO _sessions AS s (proxy_id, bundle, instance, bundle_version, enabled, names, connected_at)
+        VALUES (_session_sync.proxy_id, bundles[i], instances[i], versions[i], _session_sync.enabled[i], own, began)
         RETURNING s.session_no INTO no;
     ELSE
       UPDATE _sessions s SET bundle_version = versions[i], enabled = _session_sync.enabled[i], names = own
@@ -520,7 +527,7 @@ BEGIN
   RETURN QUERY SELECT g FROM pg_catalog.unnest(given) WITH ORDINALITY AS t (g, i) ORDER BY i;
 END
 $$;
-COMMENT ON FUNCTION _session_sync(bigint, bigint[], bigint[], text[], text[], bigint[], boolean[], text[], integer[]) IS 'Brings the sessions of a proxy up to date: those that have ended, and an entry each in the other arrays for those that are new (number 0), that a database which was away may have lost (their number, negative), or that have changed: what they handle (name_counts of names each, one behind the other) and whether they take requests. Gives in that order their numbers, a new one''s higher than every earlier one; 0 where a session is gone because its instance has a newer one. Raises 23503 where the proxy is not registered, or no longer.';
+COMMENT ON FUNCTION _session_sync(bigint, bigint[], bigint[], text[], text[], bigint[], integer[], boolean[], text[], integer[]) IS 'Brings the sessions of a proxy up to date: those that have ended, and an entry each in the other arrays for those that are new (number 0), that a database which was away may have lost (their number, negative), or that have changed: how many milliseconds ago they began (ages), what they handle (name_counts of names each, one behind the other) and whether they take requests. Gives in that order their numbers, a new one''s higher than every earlier one; 0 where a session is gone because its instance has a newer one. Raises 23503 where the proxy is not registered, or no longer.';
 
 CREATE FUNCTION _cluster(OUT proxy_id bigint, OUT internal text, OUT session_no bigint, OUT bundle text, OUT instance text,
                          OUT bundle_version bigint, OUT enabled boolean, OUT names text[])
@@ -733,7 +740,7 @@ GRANT EXECUTE ON FUNCTION
 
 GRANT EXECUTE ON FUNCTION
   _proxy_register(text, text, text, text, text, bigint), _proxy_renew(bigint, jsonb), _proxy_leave(bigint),
-  _session_sync(bigint, bigint[], bigint[], text[], text[], bigint[], boolean[], text[], integer[]),
+  _session_sync(bigint, bigint[], bigint[], text[], text[], bigint[], integer[], boolean[], text[], integer[]),
   _cluster(), _discover(text, bigint, jsonb), _class_seen(text, text), _class_of(text),
   _lock_take(bigint, text[], bigint[]), _lock_poll(bigint[]), _lock_release(bigint[]), _lock_keep(bigint, bigint[])
   TO evento_proxy;

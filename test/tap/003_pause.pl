@@ -59,6 +59,8 @@ sub all_see
 	is($node->safe_psql('postgres', 'SELECT max(scanned) FROM evento.scan_all()'), $last, "$what: scan_all");
 	is($node->safe_psql('postgres', q{SELECT max(scanned) FROM evento.scan_all(types => '{Nothing}')}), $last, "$what: scan_all, how far it looked");
 	is($node->safe_psql('postgres', "BEGIN ISOLATION LEVEL $_; SELECT max(position) FROM evento.read_all(); COMMIT"), $last, "$what: read_all in $_") for 'REPEATABLE READ', 'SERIALIZABLE';
+	# The watermark is committed asynchronously: a commit that is not brings it to disk.
+	$node->safe_psql('postgres', q{SELECT pg_logical_emit_message(true, 'test', '')});
 	$node->wait_for_catchup($standby);
 	is($standby->safe_psql('postgres', 'SELECT max(position) FROM evento.events'), $last, "$what: events on the standby");
 	is($standby->safe_psql('postgres', 'SELECT max(position) FROM evento.read_all()'), $last, "$what: read_all on the standby");

@@ -138,15 +138,20 @@ ok(wait_enabled('second'), 'and is enabled');
 is($test->sql("SELECT count(*) FROM evento._sessions WHERE instance = 'second'"), 1, 'one session is left');
 is((ask($caller, 'FindOrder', $again, 'moved') // {})->{body}{data}, 'moved', 'and queries follow it');
 
-# Back and forth, faster than the database is asked.
+# Back and forth while the database is held up: what counts is the order in which it connected.
 my $last;
+my $holder = $test->node->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK TABLE evento._sessions IN SHARE MODE');
 for my $i (0 .. 11)
 {
 	$last = $proxy[ $i % 3 ]->connection;
 	$last->hello(bundle => 'shop', instance => 'hopper');
 	$last->recv('WLC');
 	$last->register('Hop');
+	sleep 0.1;
 }
+$holder->query_safe('COMMIT');
+$holder->quit;
 $last->discovery;
 $last->notify('evento:enable');
 $last->consumers;

@@ -1,7 +1,7 @@
 -- cluster.sql: the meeting point of proxies: registration and leases,
 -- sessions, what bundles say of themselves, classes, locks.
 \ir helpers.psql
-SELECT plan(67);
+SELECT plan(70);
 
 -- ---- proxies ----
 
@@ -21,7 +21,7 @@ SELECT is((SELECT count(*) FROM evento._cluster()), 2::bigint, 'a proxy without 
 
 -- One session, new (number 0) or changed; gives its number.
 CREATE FUNCTION pg_temp.session(proxy bigint, number bigint, bundle text, instance text, version bigint, enabled boolean, VARIADIC names text[]) RETURNS bigint LANGUAGE sql AS
-$$ SELECT * FROM evento._session_sync(proxy, '{}', ARRAY[number], ARRAY[bundle], ARRAY[instance], ARRAY[version], ARRAY[enabled], names, ARRAY[cardinality(names)]) $$;
+$$ SELECT * FROM evento._session_sync(proxy, '{}', ARRAY[number], ARRAY[bundle], ARRAY[instance], ARRAY[version], '{0}', ARRAY[enabled], names, ARRAY[cardinality(names)]) $$;
 SELECT pg_temp.session(:p1, 0, 'orders', 'orders-1', 3, false, VARIADIC '{}') AS n1 \gset
 SELECT results_eq($$SELECT bundle, version, instance, enabled, proxy, names FROM evento.bundles$$, $$VALUES ('orders', 3::bigint, 'orders-1', false, 'one', '{}'::text[])$$, 'a session shows in bundles');
 SELECT is(pg_temp.session(:p1, :n1, 'orders', 'orders-1', 4, true, 'CreateOrder', 'FindOrder'), :n1::bigint, 'it registers');
@@ -32,11 +32,14 @@ SELECT results_eq($$SELECT proxy FROM evento.bundles$$, $$VALUES ('two')$$, 'of 
 SELECT results_eq(format($$SELECT proxy_id, session_no FROM evento._cluster() WHERE session_no IS NOT NULL$$), format('VALUES (%s::bigint, %s::bigint)', :p2, :n2), 'for proxies too');
 SELECT is(pg_temp.session(:p1, :n1, 'orders', 'orders-1', 5, true, 'CreateOrder'), 0::bigint, 'the earlier is told that it is superseded');
 SELECT is(pg_temp.session(:p1, :n2, 'orders', 'orders-1', 5, true, 'CreateOrder'), 0::bigint, 'and cannot touch the other''s');
-SELECT results_eq(format($$SELECT * FROM evento._session_sync(%s, '{}', '{0,0,%s}', '{a,b,orders}', '{a-1,b-1,orders-1}', '{1,2,7}', '{t,f,t}', '{x,y,z}', '{2,0,1}')$$, :p2, :n2), format('VALUES (%s::bigint), (%s), (%s)', :n2 + 1, :n2 + 2, :n2), 'several at once');
+SELECT results_eq(format($$SELECT * FROM evento._session_sync(%s, '{}', '{0}', '{orders}', '{orders-1}', '{4}', '{60000}', '{t}', '{}', '{0}')$$, :p1), 'VALUES (0::bigint)', 'nor can one register that connected before it');
+SELECT results_eq(format($$SELECT * FROM evento._session_sync(%s, '{}', '{-%s}', '{orders}', '{orders-1}', '{4}', '{60000}', '{t}', '{}', '{0}')$$, :p1, :n1), 'VALUES (0::bigint)', 'or registers again');
+SELECT results_eq($$SELECT proxy FROM evento.bundles$$, $$VALUES ('two')$$, 'the later still holds');
+SELECT results_eq(format($$SELECT * FROM evento._session_sync(%s, '{}', '{0,0,%s}', '{a,b,orders}', '{a-1,b-1,orders-1}', '{1,2,7}', '{0,0,0}', '{t,f,t}', '{x,y,z}', '{2,0,1}')$$, :p2, :n2), format('VALUES (%s::bigint), (%s), (%s)', :n2 + 1, :n2 + 2, :n2), 'several at once');
 SELECT results_eq($$SELECT bundle, version, enabled, names FROM evento.bundles ORDER BY bundle$$, $$VALUES ('a', 1::bigint, true, '{x,y}'::text[]), ('b', 2, false, '{}'), ('orders', 7, true, '{z}')$$, 'each with its names');
-SELECT results_eq(format($$SELECT * FROM evento._session_sync(%s, ARRAY[%s, %s]::bigint[], '{}', '{}', '{}', '{}', '{}', '{}', '{}')$$, :p1, :n2 + 1, :n2 + 2), 'SELECT 1::bigint WHERE false', 'sessions end');
+SELECT results_eq(format($$SELECT * FROM evento._session_sync(%s, ARRAY[%s, %s]::bigint[], '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')$$, :p1, :n2 + 1, :n2 + 2), 'SELECT 1::bigint WHERE false', 'sessions end');
 SELECT is((SELECT count(*) FROM evento.bundles), 3::bigint, 'only at their own proxy');
-SELECT count(*) FROM evento._session_sync(:p2, ARRAY[:n2, :n2 + 1, :n2 + 2]::bigint[], '{}', '{}', '{}', '{}', '{}', '{}', '{}') \gset
+SELECT count(*) FROM evento._session_sync(:p2, ARRAY[:n2, :n2 + 1, :n2 + 2]::bigint[], '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}') \gset
 SELECT is_empty('SELECT 1 FROM evento.bundles', 'there');
 SELECT throws_ok(format($$SELECT pg_temp.session(%s, 0, 'b', 'i', 1, true, 'x')$$, :p2 + 1000), '23503', NULL, 'no session at a proxy that never was');
 SELECT pg_temp.session(:p1, 0, 'orders', 'orders-1', 4, true, 'CreateOrder') AS n1 \gset

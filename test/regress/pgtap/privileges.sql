@@ -43,7 +43,7 @@ INSERT INTO calls VALUES
   ('proxy', $$SELECT evento._proxy_register('a', 'b', 'c', 'd', 'e')$$), ('proxy', $$SELECT evento._proxy_renew(1, '{}')$$), ('proxy', 'SELECT evento._proxy_leave(1)'),
   ('proxy', 'SELECT * FROM evento._cluster()'), ('proxy', $$SELECT evento._discover('b', 1, '{}')$$), ('proxy', $$SELECT evento._class_seen('t', 'c')$$), ('proxy', $$SELECT evento._class_of('t')$$),
   ('proxy', $$SELECT * FROM evento._lock_take(1, '{l}', '{1}')$$), ('proxy', 'SELECT * FROM evento._lock_poll(ARRAY[1]::bigint[])'), ('proxy', 'SELECT evento._lock_release(ARRAY[1]::bigint[])'),
-  ('proxy', $$SELECT * FROM evento._session_sync(1, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')$$), ('proxy', 'SELECT evento._lock_keep(1, ARRAY[]::bigint[])'),
+  ('proxy', $$SELECT * FROM evento._session_sync(1, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')$$), ('proxy', 'SELECT evento._lock_keep(1, ARRAY[]::bigint[])'),
   ('admin', $$SELECT evento.delete_stream('p-1')$$),
   ('none', 'SELECT * FROM evento._events'), ('none', 'SELECT * FROM evento._streams'), ('none', 'SELECT * FROM evento._secret'), ('none', 'SELECT * FROM evento._locks'),
   ('none', 'SELECT * FROM evento._snapshots'), ('none', 'SELECT * FROM evento._proxies'),
