@@ -70,9 +70,8 @@ EXTENSION = evento
 DATA_built = sql/evento--$(EXTVERSION).sql
 DATA = $(wildcard $(here)/sql/evento--*--*.sql)
 
-# The server's headers are not clean under all of -Wextra.
-PG_CPPFLAGS = -DEVENTO_VERSION='"$(EXTVERSION)"'
-PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Wno-cast-function-type
+# What the server's own macros and callbacks do not keep to is left out.
+PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare
 ifeq ($(WERROR),1)
 PG_CFLAGS += -Werror
 endif
@@ -88,7 +87,7 @@ endif
 override with_llvm = no
 include $(PGXS)
 
-$(OBJS): $(wildcard $(here)/extension/*.h $(here)/include/*.h) $(here)/evento.control
+$(OBJS): $(wildcard $(here)/extension/*.h $(here)/include/*.h)
 
 sql/evento--$(EXTVERSION).sql: $(here)/sql/evento.sql $(here)/evento.control
 	@mkdir -p sql

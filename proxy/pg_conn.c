@@ -260,24 +260,6 @@ send_statement(evp_pg_conn_t *conn, evp_pg_job_t *job)
 	return PQpipelineSync(conn->pg) == 1;
 }
 
-/* Puts a job behind those in flight and into libpq's buffer; false where libpq can't. */
-static bool
-enqueue(evp_pg_conn_t *conn, evp_pg_job_t *job)
-{
-	bool		ok = send_statement(conn, job);
-
-	/* libpq has a copy now. */
-	free(job->copy);
-	job->copy = NULL;
-	job->statement.values = NULL;
-	job->statement.lengths = NULL;
-	job->statement.formats = NULL;
-	job->statement.types = NULL;
-	DL_APPEND(conn->jobs, job);
-	conn->in_flight++;
-	return ok;
-}
-
 /* ---- the socket ---- */
 
 static void
@@ -296,6 +278,38 @@ close_poll(evp_pg_conn_t *conn)
 	uv_close((uv_handle_t *) conn->poll, on_poll_closed);
 	conn->poll = NULL;
 	conn->poll_events = 0;
+}
+
+/*
+ * libpq closes its socket by itself where writing or reading fails.  A watcher
+ * that stayed on the closed descriptor would make libuv abort, or watch whatever
+ * gets its number next.
+ */
+static void
+forget_closed_socket(evp_pg_conn_t *conn)
+{
+	if (conn->poll != NULL && PQsocket(conn->pg) != conn->poll_fd)
+		close_poll(conn);
+}
+
+/* Puts a job behind those in flight and into libpq's buffer; false where libpq can't. */
+static bool
+enqueue(evp_pg_conn_t *conn, evp_pg_job_t *job)
+{
+	bool		ok = send_statement(conn, job);
+
+	forget_closed_socket(conn);
+
+	/* libpq has a copy now. */
+	free(job->copy);
+	job->copy = NULL;
+	job->statement.values = NULL;
+	job->statement.lengths = NULL;
+	job->statement.formats = NULL;
+	job->statement.types = NULL;
+	DL_APPEND(conn->jobs, job);
+	conn->in_flight++;
+	return ok;
 }
 
 /*
@@ -393,6 +407,7 @@ on_traffic(evp_pg_conn_t *conn, int events)
 	if ((events & UV_READABLE) && !PQconsumeInput(conn->pg))
 	{
 		/* What came before the end is whole statements at most; the rest stays unknown. */
+		forget_closed_socket(conn);
 		take_results(conn);
 		if (conn->generation == generation)
 			drop(conn, PQerrorMessage(conn->pg));

@@ -58,7 +58,8 @@ sub main
 	}
 	take_logs();
 
-	my $env = build($src, scalar grep { $_->{name} =~ m{^test/(?:proxy|interop)/} } @items) or return 1;
+	my $with_java = grep { $_->{name} =~ m{^test/interop/} } @items;
+	my $env = build($src, $with_java || grep({ $_->{name} =~ m{^test/proxy/} } @items), $with_java) or return 1;
 	for my $item (@items)
 	{
 		if (time - $began > $all_timeout)
@@ -122,7 +123,7 @@ sub wanted
 # are wanted; gives the environment for the suites.
 sub build
 {
-	my ($src, $with_proxy) = @_;
+	my ($src, $with_proxy, $with_java) = @_;
 	my $log = "$logs/build.log";
 	print "building in $src as ", ($host->{user} // scalar getpwuid($>)), ', warnings are errors';
 	my $start = time;
@@ -158,7 +159,7 @@ sub build
 			EVENTO_LONG => $long ? 1 : 0,
 			# A copy of the sources has other neighbours than the checkout.
 			(-d "$top/../shared/maven" ? (EVENTO_MAVEN_REPOSITORY => abs_path("$top/../shared/maven")) : ()),
-			(defined $host->{user} ? (MAVEN_LOCAL_REPOSITORY => maven_cache()) : ()),
+			(defined $host->{user} && $with_java ? (MAVEN_LOCAL_REPOSITORY => maven_cache()) : ()),
 			PERL5LIB => "$pgxs_src/test/perl:$src/test/lib",
 			PG_REGRESS => "$pgxs_src/test/regress/pg_regress",
 			CMOCKA_MESSAGE_OUTPUT => 'TAP',
@@ -166,7 +167,8 @@ sub build
 	};
 }
 
-# Where Maven keeps what it has downloaded, for a user without a home of his own.
+# Where Maven keeps what it has downloaded, for a user without a home of his
+# own.  It stays for the next run.
 sub maven_cache
 {
 	my $dir = '/var/tmp/evento-maven-' . (getpwnam($host->{user}))[2];
