@@ -32,19 +32,23 @@ goals := $(or $(MAKECMDGOALS),all)
 ifeq ($(filter-out $(front_goals),$(goals)),)
 
 check:
-	@exec env TESTS='$(TESTS)' PG_CONFIG='$(PG_CONFIG)' '$(here)/scripts/check'
+	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check
+	@exec env TESTS='$(TESTS)' PG_CONFIG='$(PG_CONFIG)' perl '$(here)/test/lib/check.pl'
 
 check-long:
-	@exec env TESTS='$(TESTS)' PG_CONFIG='$(PG_CONFIG)' '$(here)/scripts/check' --long
+	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check
+	@exec env TESTS='$(TESTS)' PG_CONFIG='$(PG_CONFIG)' perl '$(here)/test/lib/check.pl' --long
 
 run:
-	@exec env PG_CONFIG='$(PG_CONFIG)' '$(here)/scripts/run' $(ARGS)
+	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build run
+	@exec env PG_CONFIG='$(PG_CONFIG)' perl '$(here)/test/lib/run.pl' $(ARGS)
 
 bench:
-	@exec env BENCH='$(BENCH)' PG_CONFIG='$(PG_CONFIG)' '$(here)/scripts/bench'
+	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build bench
+	@exec env BENCH='$(BENCH)' PG_CONFIG='$(PG_CONFIG)' perl '$(here)/test/bench/bench.pl'
 
 deps:
-	@'$(here)/scripts/deps' build check run
+	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check run
 
 else
 

@@ -115,7 +115,7 @@ defaults
 listen bundles
     bind 127.0.0.1:$port
     balance leastconn
-    option httpchk GET /readyz
+    option httpchk GET /healthz
     default-server check inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
 CONF
 	for my $proxy (@{ $self->{proxies} })

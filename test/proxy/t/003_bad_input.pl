@@ -58,7 +58,7 @@ for my $who (sort keys %who)
 	$send->(Evento::Bundle::frame(cbor_encode([])), 'unreadable message: ', 'an array');
 	$send->(Evento::Bundle::frame(cbor_encode('HEL')), 'unreadable message: ', 'a text');
 	$send->(Evento::Bundle::frame(cbor_encode(map_())), 'unreadable message: ', 'an empty map');
-	$send->(Evento::Bundle::frame(cbor_encode(map_('@t' => 'XXX'))), 'unreadable message: ', 'an unknown message');
+	$send->(Evento::Bundle::frame(cbor_encode(map_('@t' => 'ZZZ'))), 'unreadable message: ', 'an unknown message');
 	$send->(Evento::Bundle::frame(cbor_encode(map_('@t' => int_(1)))), 'unreadable message: ', 'a type that is a number');
 	$send->(Evento::Bundle::frame(cbor_encode(map_('@t' => 'HEL', bundleId => int_(5)))), 'unreadable message: ', 'a bundle id that is a number');
 	$send->(Evento::Bundle::frame(cbor_encode(map_('@t' => 'REQ', correlationId => [], payloadType => 'x', payload => \''))), 'unreadable message: ', 'a correlation id that is an array');
