@@ -384,13 +384,21 @@ evp_command_call_failed(evp_command_t *command, evp_call_status_t status, const 
 	char		text[640];
 	int			n = command->graph->name.n < 256 ? (int) command->graph->name.n : 256;
 	const char *name = (const char *) command->graph->name.p;
+	const char *reason;
 	evp_slice_t why;
 
 	command->call = NULL;
 	switch (status)
 	{
 		case EVP_CALL_OK:
-			return false;
+			if (evp_graph_response_parse(&command->response, message->payload, &reason) == 0)
+			{
+				command->has_response = true;
+				return false;
+			}
+			snprintf(text, sizeof(text), "the handler's answer cannot be read: %s", reason);
+			evp_command_fail(command, EVP_EX_STATE, text);
+			return true;
 		case EVP_CALL_FAILURE:
 			/* The caller gets the handler's own words. */
 			why = !evp_slice_is_null(message->failure_message) ? message->failure_message : message->failure_class;

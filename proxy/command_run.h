@@ -86,7 +86,7 @@ void evp_command_answer_body(evp_command_t *command, evp_slice_t body);	/* of th
 void evp_command_answer_event(evp_command_t *command, const evp_event_t *event);
 void evp_command_answer_exception(evp_command_t *command, evp_slice_t message);	/* ExceptionWrapper of a RuntimeException */
 
-/* Ends the command where a call brought no answer of use; true where it did. */
+/* Reads what a call brought into command->response.  Ends the command where that is no answer of use; true where it did. */
 bool evp_command_call_failed(evp_command_t *command, evp_call_status_t status, const evp_message_t *message);
 
 /* Ends the command where the store could not do what it was asked. */

@@ -120,19 +120,9 @@ static void
 on_answer(void *arg, evp_call_status_t status, const evp_message_t *message)
 {
 	evp_command_t *command = arg;
-	const char *reason;
 
 	if (evp_command_call_failed(command, status, message))
 		return;
-	if (evp_graph_response_parse(&command->response, message->payload, &reason) != 0)
-	{
-		char		text[200];
-
-		snprintf(text, sizeof(text), "the handler's answer cannot be read: %s", reason);
-		evp_command_fail(command, EVP_EX_STATE, text);
-		return;
-	}
-	command->has_response = true;
 	if (command->response.kind == EVP_RESPONSE_SERVICE_EVENT && !evp_slice_is_null(command->response.event_class))
 		append(command);
 	else
