@@ -249,10 +249,7 @@ evp_command_answer(evp_command_t *command, evp_slice_t payload)
 static evp_graph_response_head_t
 response_head(const evp_command_t *command)
 {
-	uv_timeval64_t now;
-
-	uv_gettimeofday(&now);
-	return evp_graph_response_head(command->graph, (int64_t) now.tv_sec * 1000 + now.tv_usec / 1000);
+	return evp_graph_response_head(command->graph, evp_wall_ms());
 }
 
 /* Answers with an EventoResponse that was written to a buffer, which is freed. */

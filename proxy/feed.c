@@ -543,7 +543,6 @@ evp_feed_fetch(evp_feed_t *feed, evp_request_t *request)
 	const evp_graph_request_t *graph = &request->graph;
 	fetch_t    *fetch = calloc(1, sizeof(*fetch));
 	evp_consumer_key_t key;
-	uv_timeval64_t now;
 	uint64_t	margin = (request->deadline - request->received) / 5;
 
 	EVP_COUNT(fetches);
@@ -566,8 +565,7 @@ evp_feed_fetch(evp_feed_t *feed, evp_request_t *request)
 		margin = MARGIN_MS;
 	if (fetch->hold_until > request->deadline - margin)
 		fetch->hold_until = request->deadline - margin;
-	uv_gettimeofday(&now);
-	fetch->head = evp_graph_response_head(graph, (int64_t) now.tv_sec * 1000 + now.tv_usec / 1000);
+	fetch->head = evp_graph_response_head(graph, evp_wall_ms());
 	evp_buf_init(&fetch->answer, MAX_ANSWER);
 	evp_graph_fetch_open(&fetch->answer, &fetch->head);
 	feed->used_at = evp_now(feed->proxy);
@@ -587,7 +585,6 @@ on_last(void *arg, const evp_db_result_t *result)
 	evp_buf_t	b;
 	evp_blob_t *blob;
 	evp_slice_t payload;
-	uv_timeval64_t now;
 	int64_t		position;
 
 	if (result->status == EVP_DB_UNKNOWN && !request->answered && evp_now(request->proxy) < request->deadline)
@@ -602,8 +599,7 @@ on_last(void *arg, const evp_db_result_t *result)
 		evp_request_unref(request);
 		return;
 	}
-	uv_gettimeofday(&now);
-	head = evp_graph_response_head(&request->graph, (int64_t) now.tv_sec * 1000 + now.tv_usec / 1000);
+	head = evp_graph_response_head(&request->graph, evp_wall_ms());
 	evp_buf_init(&b, MAX_ANSWER);
 	evp_graph_response_open(&b, &head);
 	evp_graph_put_last_sequence(&b, position);

@@ -17,6 +17,7 @@
 #ifndef EVP_PROXY_H
 #define EVP_PROXY_H
 
+#include <stdint.h>
 #include <uv.h>
 
 #include "config.h"
@@ -66,5 +67,15 @@ typedef struct evp_proxy
 
 /* Milliseconds of the loop's monotonic clock; all deadlines in the proxy are in it. */
 #define evp_now(proxy) uv_now((proxy)->loop)
+
+/* Milliseconds since 1970, for the timestamps of messages; deadlines never are in it. */
+static inline int64_t
+evp_wall_ms(void)
+{
+	uv_timeval64_t now;
+
+	uv_gettimeofday(&now);
+	return (int64_t) now.tv_sec * 1000 + now.tv_usec / 1000;
+}
 
 #endif /* EVP_PROXY_H */

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <utlist.h>
 
@@ -39,15 +38,6 @@ typedef struct open_request
 	evp_request_t public;		/* first */
 	evp_entry_t *entry;			/* NULL once it is answered */
 } open_request_t;
-
-static int64_t
-wall_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* Frees an entry, and gives back its request where it is open. */
 static void
@@ -153,7 +143,7 @@ pack_response(evp_parts_t *parts, evp_message_t *rsp, const uint8_t correlation[
 	rsp->type = EVP_RSP;
 	rsp->has_correlation = true;
 	memcpy(rsp->correlation, correlation, 16);
-	rsp->timestamp_ms = wall_ms();
+	rsp->timestamp_ms = evp_wall_ms();
 	return evp_message_pack(parts, rsp);
 }
 

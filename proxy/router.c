@@ -12,7 +12,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/time.h>
 
 #define uthash_fatal(msg) abort()
 #include <uthash.h>
@@ -302,15 +301,13 @@ static bool
 make_message(evp_call_t *call)
 {
 	evp_message_t req;
-	struct timeval now;
 
 	evp_uuid_v4(call->id);
-	gettimeofday(&now, NULL);
 	memset(&req, 0, sizeof req);
 	req.type = EVP_REQ;
 	req.has_correlation = true;
 	memcpy(req.correlation, call->id, sizeof req.correlation);
-	req.timestamp_ms = (int64_t) now.tv_sec * 1000 + now.tv_usec / 1000;
+	req.timestamp_ms = evp_wall_ms();
 	req.source_bundle_id = call->as_server ? evp_slice_str("evento-server") : call->source_bundle;
 	req.source_instance_id = call->as_server ? evp_slice_str(call->router->proxy->server_instance) : call->source_instance;
 	req.source_bundle_version = call->as_server ? evp_slice_str("0") : call->source_version;

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <uv.h>
 
 #include "conn.h"
@@ -68,15 +67,6 @@ evp_session_info_t *
 evp_session_info_rw(evp_session_t *session)
 {
 	return &session->info;
-}
-
-static int64_t
-wall_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* ---- the end ---- */
@@ -177,7 +167,7 @@ send_message(evp_session_t *session, evp_message_t *message)
 {
 	evp_parts_t parts;
 
-	message->timestamp_ms = wall_ms();
+	message->timestamp_ms = evp_wall_ms();
 	if (!evp_message_pack(&parts, message))
 	{
 		end_session(session, EVP_LOG_ERROR, "no memory for a message to it");
