@@ -1,0 +1,748 @@
+/* sql/evento.sql: everything that CREATE EXTENSION evento makes. */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION evento" to load this file. \quit
+
+-- ---------------------------------------------------------------------------
+-- Roles.  They belong to the cluster, not to the extension: another database
+-- may have made them already, and DROP EXTENSION leaves them.
+-- ---------------------------------------------------------------------------
+
+DO $roles$
+DECLARE
+  r text;
+BEGIN
+  IF pg_catalog.getdatabaseencoding() <> 'UTF8' THEN
+    RAISE EXCEPTION 'evento needs a database with encoding UTF8, this one has %', pg_catalog.getdatabaseencoding()
+      USING ERRCODE = 'feature_not_supported', HINT = 'CREATE DATABASE … ENCODING ''UTF8'' TEMPLATE template0';
+  END IF;
+  FOREACH r IN ARRAY ARRAY['evento_reader', 'evento_writer', 'evento_proxy', 'evento_admin'] LOOP
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = r) THEN
+      EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', r);
+    END IF;
+  END LOOP;
+END
+$roles$;
+
+GRANT evento_reader TO evento_writer;
+GRANT evento_writer TO evento_proxy;
+GRANT evento_proxy TO evento_admin;
+
+REVOKE ALL ON SCHEMA evento FROM PUBLIC;
+GRANT USAGE ON SCHEMA evento TO evento_reader;
+
+-- ---------------------------------------------------------------------------
+-- The log
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE _streams (
+  stream_no       bigint NOT NULL PRIMARY KEY,      -- position of its first event
+  name            text COLLATE "C" NOT NULL UNIQUE,
+  deleted_version bigint NOT NULL DEFAULT 0,        -- events up to this version are hidden
+  deleted_at      timestamptz,
+  tombstone       boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE _streams IS 'Names of streams, once each; events carry stream_no. Written by the C of the extension only.';
+
+CREATE TABLE _events (
+  position        bigint NOT NULL,
+  stream_no       bigint,
+  version         bigint,
+  "timestamp"     timestamptz NOT NULL,
+  recorded_at     timestamptz NOT NULL,
+  id              uuid NOT NULL,
+  service         boolean NOT NULL,
+  force_telemetry boolean NOT NULL,
+  type            text COLLATE "C" NOT NULL,
+  context         text COLLATE "C" NOT NULL,
+  class           text COLLATE "C",
+  data            json NOT NULL,
+  metadata        json
+);
+CREATE UNIQUE INDEX _events_position ON _events (position);
+CREATE UNIQUE INDEX _events_stream ON _events (stream_no, version) INCLUDE (id) WHERE stream_no IS NOT NULL;
+COMMENT ON TABLE _events IS 'The log. Rows are written by the C of the extension at commit and never changed; read the view events.';
+
+CREATE TABLE _snapshots (
+  stream   text COLLATE "C" NOT NULL PRIMARY KEY,
+  version  bigint NOT NULL,
+  class    text COLLATE "C",
+  state    json NOT NULL,
+  taken_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE _snapshots IS 'The newest snapshot of each stream that has one.';
+
+-- Positions are reserved ahead of use in blocks of the increment: nextval is
+-- in the WAL before any commit that uses the block, and never rolls back.
+CREATE SEQUENCE _positions AS bigint INCREMENT BY 1024 MINVALUE 1 START 1 NO CYCLE;
+COMMENT ON SEQUENCE _positions IS 'Reserves positions durably, 1024 at a time.';
+
+-- What the positions handed out so far belong to.  Where a server finds
+-- another identity here than its own, it jumps over what others may have read.
+CREATE TABLE _identity (
+  singleton         boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (singleton),
+  system_identifier numeric NOT NULL,
+  database          oid NOT NULL,
+  timeline          bigint NOT NULL
+);
+COMMENT ON TABLE _identity IS 'System, database and timeline that last handed out positions.';
+
+CREATE TABLE _jumps (
+  jumped_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+  last_position bigint NOT NULL,
+  next_position bigint NOT NULL,
+  reason        text NOT NULL
+);
+COMMENT ON TABLE _jumps IS 'Where the positions jumped: after a promotion, a restore or a copy. Consumers with a checkpoint between last_position and next_position have read events that are lost.';
+
+CREATE TABLE _watermark (
+  singleton boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (singleton),
+  position  bigint NOT NULL
+) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+COMMENT ON TABLE _watermark IS 'One row, written by the background worker: every event up to this position is committed and visible to whoever sees the row.';
+INSERT INTO _watermark (position) VALUES (0);
+
+-- Needs to run before any row that a restore brings: the counter of positions
+-- is seeded again from the table by the next append.
+CREATE FUNCTION _events_loaded() RETURNS trigger
+  LANGUAGE c AS 'MODULE_PATHNAME', 'evento_events_loaded';
+COMMENT ON FUNCTION _events_loaded() IS 'Marks the counter of positions and what is cached of streams unknown, since rows came or went by another way than append.';
+CREATE TRIGGER _events_loaded BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON _events
+  FOR EACH STATEMENT EXECUTE FUNCTION _events_loaded();
+ALTER TABLE _events ENABLE ALWAYS TRIGGER _events_loaded;
+CREATE TRIGGER _streams_loaded BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON _streams
+  FOR EACH STATEMENT EXECUTE FUNCTION _events_loaded();
+ALTER TABLE _streams ENABLE ALWAYS TRIGGER _streams_loaded;
+
+SELECT pg_catalog.pg_extension_config_dump('_streams', '');
+SELECT pg_catalog.pg_extension_config_dump('_events', '');
+SELECT pg_catalog.pg_extension_config_dump('_snapshots', '');
+SELECT pg_catalog.pg_extension_config_dump('_positions', '');
+SELECT pg_catalog.pg_extension_config_dump('_identity', '');
+SELECT pg_catalog.pg_extension_config_dump('_jumps', '');
+
+CREATE VIEW events AS
+SELECT e.position,
+       s.name AS stream,
+       e.version,
+       e.id,
+       e.type,
+       e.context,
+       CASE WHEN e.service THEN 'service' ELSE 'domain' END COLLATE "C" AS kind,
+       e.data,
+       e.metadata,
+       e.class,
+       e."timestamp",
+       e.recorded_at,
+       e.force_telemetry
+  FROM _events e
+  LEFT JOIN _streams s ON s.stream_no = e.stream_no
+ -- No bound for the index: beside a caller's own lower bound the planner would take it for a narrow range, and sort the log.
+ WHERE e.position + 0 <= (SELECT w.position FROM _watermark w)
+   AND (e.stream_no IS NULL OR e.version > s.deleted_version);
+COMMENT ON VIEW events IS 'Every event in the one global order, up to the watermark: no event can appear later below one that is shown here. Events of a deleted stream are left out. Own appends show some milliseconds after their commit; CALL evento.wait(NULL) waits for that.';
+
+CREATE VIEW streams AS
+SELECT s.name AS stream,
+       pg_catalog.split_part(s.name, '-', 1) COLLATE "C" AS category,
+       COALESCE(l.version, 0) AS version,
+       f.recorded_at AS first_recorded_at,
+       l.recorded_at AS last_recorded_at,
+       s.deleted_at,
+       s.tombstone
+  FROM _streams s
+  LEFT JOIN LATERAL (SELECT e.recorded_at FROM _events e WHERE e.stream_no = s.stream_no AND e.version > s.deleted_version
+                      ORDER BY e.version LIMIT 1) f ON true
+  LEFT JOIN LATERAL (SELECT e.version, e.recorded_at FROM _events e WHERE e.stream_no = s.stream_no
+                      ORDER BY e.version DESC LIMIT 1) l ON true;
+COMMENT ON VIEW streams IS 'Every stream: category is what stands before the first "-" of its name, version that of its last event; deleted_at is set from delete_stream until the next append.';
+
+CREATE TYPE new_event AS (
+  type     text,
+  data     json,
+  metadata json,
+  id       uuid,
+  context  text,
+  class    text,
+  kind     text
+);
+COMMENT ON TYPE new_event IS 'One event for append_events. type and data are needed; the rest may be NULL: id is then made (UUIDv7), context is ''default'', kind is ''domain''.';
+
+CREATE TYPE scanned_event AS (
+  scanned         bigint,
+  "position"      bigint,
+  stream          text,
+  version         bigint,
+  id              uuid,
+  type            text,
+  context         text,
+  kind            text,
+  data            json,
+  metadata        json,
+  class           text,
+  "timestamp"     timestamptz,
+  recorded_at     timestamptz,
+  force_telemetry boolean
+);
+COMMENT ON TYPE scanned_event IS 'What scan_all gives: an event, and how far the scan had looked.';
+
+CREATE TYPE stream_part AS (
+  part            text,
+  "position"      bigint,
+  version         bigint,
+  id              uuid,
+  type            text,
+  context         text,
+  kind            text,
+  data            json,
+  metadata        json,
+  class           text,
+  "timestamp"     timestamptz,
+  recorded_at     timestamptz,
+  force_telemetry boolean
+);
+COMMENT ON TYPE stream_part IS 'What load_stream gives: head, stored, snapshot or event.';
+
+CREATE FUNCTION append(stream text, type text, data json, metadata json DEFAULT NULL, expected bigint DEFAULT NULL,
+                       id uuid DEFAULT NULL, context text DEFAULT 'default', class text DEFAULT NULL, kind text DEFAULT 'domain')
+  RETURNS bigint
+  LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_append';
+COMMENT ON FUNCTION append(text, text, json, json, bigint, uuid, text, text, text) IS
+'Appends one event to a stream (1 to 512 bytes; NULL: to none) and gives its version there (NULL without stream).
+expected: NULL any, 0 no stream yet, n exactly n, -4 the stream exists. id: an id that the stream already has makes this a success that gives the first result and stores nothing. context: 1 to 512 bytes. kind: domain or service.
+The event gets its position at COMMIT. Raises V0001 wrong expected version, V0002 id used for other content, V0003 stream deleted for good, V0004 not preloaded, V0005 on a standby, 40001 when the snapshot of a REPEATABLE READ transaction cannot see the head, 54000 beyond evento.max_streams_per_transaction, 22023 for what is out of bounds.';
+
+CREATE FUNCTION append_events(stream text, events new_event[], expected bigint DEFAULT NULL)
+  RETURNS bigint
+  LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_append_events';
+COMMENT ON FUNCTION append_events(text, new_event[], bigint) IS
+'Appends several events to one stream, all or none, and gives the version of the last. Takes and raises what append does; where the ids are all there already, in this order, nothing is stored and the first result is given.';
+
+CREATE FUNCTION append_batch(appends bytea)
+  RETURNS TABLE (outcome text, first_version bigint, last_version bigint, detail text)
+  LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'evento_append_batch';
+COMMENT ON FUNCTION append_batch(bytea) IS
+'Many independent appends in one call, in the packed form of include/packed.h. Gives a row per append, in order: outcome 00000 (with detail repeat where the ids were there already and nothing was stored), or the SQLSTATE why that one was left out (V0001, V0002, V0003, V0008, 55P03 where its stream is busy, 22023, 22P02), with what was found in detail. Only V0006 malformed batch, V0004, V0005 and 54000 fail the call as a whole.';
+
+CREATE FUNCTION last_append(OUT first bigint, OUT last bigint)
+  LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'evento_last_append';
+COMMENT ON FUNCTION last_append() IS
+'Positions that the last committed append of this session got: first and last; NULL before the first. A token for reading one''s own writes: CALL evento.wait(last).';
+
+CREATE FUNCTION watermark() RETURNS bigint
+  LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'evento_watermark';
+COMMENT ON FUNCTION watermark() IS
+'The position up to which the statement that calls this may read: all events up to it are committed, and none can appear there later. Raises V0004 not preloaded.';
+
+CREATE PROCEDURE wait(after bigint, timeout interval DEFAULT '30s', INOUT watermark bigint DEFAULT NULL)
+  LANGUAGE c AS 'MODULE_PATHNAME', 'evento_wait';
+COMMENT ON PROCEDURE wait(bigint, interval, bigint) IS
+'Waits until the watermark has passed: CALL wait(p) returns once it is greater than p, CALL wait(NULL) once all that was committed before the call is readable. At the latest after timeout; gives the watermark then. Holds no snapshot while it waits, so it is refused inside a transaction block, a function or a REPEATABLE READ session (25001). Raises V0004 not preloaded, 22023 for a negative timeout.';
+
+CREATE FUNCTION read_stream(stream text, from_version bigint DEFAULT NULL, max bigint DEFAULT NULL, backwards boolean DEFAULT false)
+  RETURNS SETOF events
+  LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 100 AS 'MODULE_PATHNAME', 'evento_read_stream';
+COMMENT ON FUNCTION read_stream(text, bigint, bigint, boolean) IS
+'Events of one stream in the order of their versions, everything committed. from_version: the first to give (NULL: the first there is, or the last when backwards). max: at most so many (NULL: all). No rows for a stream that is not there or was deleted. Raises 22023 for what is out of bounds.';
+
+CREATE FUNCTION read_all(after bigint DEFAULT 0, max bigint DEFAULT 1000, context text DEFAULT '*', types text[] DEFAULT NULL, categories text[] DEFAULT NULL)
+  RETURNS SETOF events
+  LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1000 AS 'MODULE_PATHNAME', 'evento_read_all';
+COMMENT ON FUNCTION read_all(bigint, bigint, text, text[], text[]) IS
+'Events behind position after in the global order, up to the watermark, at most max. context: a pattern in which * is any run of characters. types, categories: only these (NULL: all). Give the position of the last row as the next after. Raises V0004 not preloaded, 22023 for what is out of bounds.';
+
+CREATE FUNCTION scan_all(after bigint DEFAULT 0, max bigint DEFAULT 1000, context text DEFAULT '*', types text[] DEFAULT NULL, categories text[] DEFAULT NULL,
+                         max_scan bigint DEFAULT 100000, max_bytes bigint DEFAULT NULL)
+  RETURNS SETOF scanned_event
+  LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1000 AS 'MODULE_PATHNAME', 'evento_scan_all';
+COMMENT ON FUNCTION scan_all(bigint, bigint, text, text[], text[], bigint, bigint) IS
+'Like read_all, and says how far it looked: scanned is the row''s own position, and a last row, with all else NULL, carries the position up to which nothing more matches. Give that as the next after, and a rare filter never looks at an event twice. Stops after looking at max_scan events, and before the data given passes max_bytes (the first event is always given).';
+
+CREATE FUNCTION load_stream(stream text, id uuid DEFAULT NULL, snapshot boolean DEFAULT true)
+  RETURNS SETOF stream_part
+  LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'evento_load_stream';
+COMMENT ON FUNCTION load_stream(text, uuid, boolean) IS
+'All that is needed to go on with a stream, in one call. Rows by part: first one "head" (version: the last of the stream, 0 where there is none), then "stored" (the event with that id, where an id was given and the stream has it), then "snapshot" (the newest, with its version, its state as data and its class; left out with snapshot => false), then "event" for each event behind the snapshot (with snapshot => NULL only head and stored). Everything committed. Raises 22023 for what is out of bounds.';
+
+CREATE FUNCTION delete_stream(stream text, expected bigint DEFAULT NULL) RETURNS bigint
+  LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_delete_stream';
+COMMENT ON FUNCTION delete_stream(text, bigint) IS
+'Hides the events of a stream from every read, drops its snapshots, and gives its last version. The next append (expected NULL, 0 or that version) goes on with the versions. Raises V0001 wrong expected version, also where the stream is not there and was expected, V0003 stream deleted for good, V0004, V0005.';
+
+CREATE FUNCTION save_snapshot(stream text, version bigint, state json, class text DEFAULT NULL) RETURNS boolean
+  LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_save_snapshot';
+COMMENT ON FUNCTION save_snapshot(text, bigint, json, text) IS
+'Keeps a snapshot of a stream''s state as it is after the event of that version. True where it is kept, false where a newer one is there. Raises V0001 where the stream has not got that version, V0003, V0004, V0005, 22023.';
+
+CREATE FUNCTION drop_snapshots(stream text) RETURNS boolean
+  LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_drop_snapshots';
+COMMENT ON FUNCTION drop_snapshots(text) IS 'Drops the snapshot of a stream. True where there was one. Raises V0004, V0005, 22023.';
+
+CREATE FUNCTION _appending(OUT pid integer, OUT first_position bigint)
+  RETURNS SETOF record
+  LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 10 AS 'MODULE_PATHNAME', 'evento_appending';
+COMMENT ON FUNCTION _appending() IS 'Backends of this database that have taken positions and not finished their commit.';
+
+CREATE VIEW appending AS
+SELECT a.pid, a.first_position, pg_catalog.clock_timestamp() - c.xact_start AS transaction_age, c.usename AS "user", c.application_name, c.state,
+       c.wait_event_type, c.wait_event, c.query
+  FROM _appending() a
+  LEFT JOIN pg_catalog.pg_stat_activity c ON c.pid = a.pid;
+COMMENT ON VIEW appending IS 'Who holds the watermark back: transactions in the middle of committing appends, the lowest position each may bring, and what they wait for (wait_event SyncRep: a synchronous standby is missing).';
+
+-- ---------------------------------------------------------------------------
+-- The cluster: proxies, the instances they hold, what these handle
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE _proxies (
+  proxy_id   bigint NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,  -- new at each start: id and generation in one
+  name       text NOT NULL,
+  advertised text NOT NULL,
+  internal   text NOT NULL,
+  http       text,
+  version    text NOT NULL,
+  started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  renewed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  load       jsonb NOT NULL DEFAULT '{}'
+);
+COMMENT ON TABLE _proxies IS 'Registered proxies; void 5 s after renewed_at.';
+COMMENT ON SEQUENCE _proxies_proxy_id_seq IS 'Numbers of proxies, a new one at each registration.';
+
+CREATE SEQUENCE _sessions_seq AS bigint;
+COMMENT ON SEQUENCE _sessions_seq IS 'Numbers of sessions: of two sessions of one instance the higher holds.';
+CREATE TABLE _sessions (
+  session_no     bigint NOT NULL DEFAULT nextval('_sessions_seq') PRIMARY KEY,
+  proxy_id       bigint NOT NULL REFERENCES _proxies ON DELETE CASCADE,
+  bundle         text NOT NULL,
+  instance       text NOT NULL,
+  bundle_version bigint NOT NULL,
+  enabled        boolean NOT NULL DEFAULT false,
+  names          text[] NOT NULL DEFAULT '{}',
+  connected_at   timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX _sessions_proxy ON _sessions (proxy_id);
+CREATE INDEX _sessions_instance ON _sessions (bundle, instance);
+COMMENT ON TABLE _sessions IS 'Connected instances of bundles; of two sessions of one instance the one with the higher number holds.';
+
+CREATE TABLE _bundles (
+  bundle         text NOT NULL,
+  bundle_version bigint NOT NULL,
+  description    text,
+  detail         text,
+  repository_url text,
+  line_prefix    text,
+  digest         bytea,                             -- of all that it said
+  discovered_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (bundle, bundle_version)
+);
+COMMENT ON TABLE _bundles IS 'What bundles say of themselves, kept when they go.';
+
+CREATE TABLE _handlers (
+  bundle                text NOT NULL,
+  bundle_version        bigint NOT NULL,
+  component_type        text NOT NULL,
+  component             text NOT NULL,
+  handler_type          text NOT NULL,
+  payload_type          text,
+  payload               text NOT NULL,
+  return_type           text,
+  return_is_multiple    boolean NOT NULL,
+  association_property  text,
+  component_description text,
+  component_detail      text,
+  component_path        text,
+  component_line        integer,
+  handler_line          integer,
+  executor              text,
+  invoked_commands      jsonb NOT NULL,
+  invoked_queries       jsonb NOT NULL,
+  FOREIGN KEY (bundle, bundle_version) REFERENCES _bundles ON DELETE CASCADE
+);
+CREATE INDEX _handlers_bundle ON _handlers (bundle, bundle_version);
+COMMENT ON TABLE _handlers IS 'Handlers of each version of a bundle, as it described them.';
+
+CREATE TABLE _payloads (
+  name        text NOT NULL PRIMARY KEY,
+  bundle      text NOT NULL,
+  schema      text,
+  domain      text,
+  description text,
+  detail      text,
+  path        text,
+  line        integer,
+  described_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE _payloads IS 'Payloads that bundles described, the newest description of each.';
+
+CREATE TABLE _classes (
+  type    text COLLATE "C" NOT NULL PRIMARY KEY,
+  class   text COLLATE "C" NOT NULL,
+  seen_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE _classes IS 'The Java class that bundles last used for an event type: given to bundles for events that SQL appended without one.';
+
+CREATE TABLE _secret (
+  singleton boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (singleton),
+  secret    bytea NOT NULL
+);
+COMMENT ON TABLE _secret IS 'What proxies prove to each other that they belong to this database. Not dumped: a restored copy makes its own.';
+
+SELECT pg_catalog.pg_extension_config_dump('_bundles', '');
+SELECT pg_catalog.pg_extension_config_dump('_handlers', '');
+SELECT pg_catalog.pg_extension_config_dump('_payloads', '');
+SELECT pg_catalog.pg_extension_config_dump('_classes', '');
+
+CREATE VIEW proxies AS
+SELECT p.proxy_id, p.name, p.advertised, p.internal, p.http, p.version, p.started_at, p.renewed_at,
+       p.renewed_at > pg_catalog.clock_timestamp() - interval '5 seconds' AS live,
+       (SELECT pg_catalog.count(*) FROM _sessions s WHERE s.proxy_id = p.proxy_id) AS instances,
+       p.load
+  FROM _proxies p;
+COMMENT ON VIEW proxies IS 'Proxies that have registered: where bundles (advertised), other proxies (internal) and HTTP clients reach them, whether they are live (renewed within 5 s), how many instances they hold, and their load.';
+
+CREATE VIEW bundles AS
+SELECT s.bundle, s.bundle_version AS version, s.instance, s.enabled, p.proxy_id, p.name AS proxy, s.connected_at, s.names,
+       b.description, b.detail, b.repository_url, b.line_prefix
+  FROM _sessions s
+  JOIN _proxies p USING (proxy_id)
+  LEFT JOIN _bundles b ON b.bundle = s.bundle AND b.bundle_version = s.bundle_version
+ WHERE p.renewed_at > pg_catalog.clock_timestamp() - interval '5 seconds'
+   AND NOT EXISTS (SELECT FROM _sessions n WHERE n.bundle = s.bundle AND n.instance = s.instance AND n.session_no > s.session_no);
+COMMENT ON VIEW bundles IS 'Every connected instance of a bundle, at any live proxy: whether it is enabled, the payload names it registered, and what its bundle says of itself.';
+
+CREATE VIEW handlers AS
+SELECT h.bundle, h.bundle_version AS version, h.component_type, h.component, h.handler_type, h.payload_type, h.payload, h.return_type, h.return_is_multiple,
+       h.association_property, h.executor, h.invoked_commands, h.invoked_queries, h.component_description, h.component_detail, h.component_path,
+       h.component_line, h.handler_line
+  FROM _handlers h;
+COMMENT ON VIEW handlers IS 'Handlers of every version of a bundle that was ever discovered: the component they stand in, the payload they handle, what they return and invoke, and where they stand in its source.';
+
+CREATE VIEW payloads AS
+SELECT p.name, p.domain, p.description, p.detail, p.schema, p.path, p.line, p.bundle AS described_by, p.described_at
+  FROM _payloads p;
+COMMENT ON VIEW payloads IS 'Payloads (commands, events, queries, views) that bundles described, with their JSON schema as text.';
+
+-- The calls of a proxy.  NOTIFY is used where the cluster changes, never by an append.
+
+CREATE FUNCTION _proxy_register(name text, advertised text, internal text, http text, version text, replaces bigint DEFAULT NULL,
+                                OUT proxy_id bigint, OUT secret bytea)
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+BEGIN
+  -- One who registers clears away what has been void for long.
+  DELETE FROM _proxies p WHERE p.renewed_at < pg_catalog.clock_timestamp() - interval '1 hour' AND p.proxy_id IS DISTINCT FROM replaces;
+  INSERT INTO _proxies (name, advertised, internal, http, version)
+    VALUES (_proxy_register.name, _proxy_register.advertised, _proxy_register.internal, _proxy_register.http, _proxy_register.version)
+    RETURNING _proxies.proxy_id INTO _proxy_register.proxy_id;
+  IF replaces IS NOT NULL THEN
+    UPDATE _sessions s SET proxy_id = _proxy_register.proxy_id WHERE s.proxy_id = replaces;
+    DELETE FROM _proxies p WHERE p.proxy_id = replaces;
+    PERFORM pg_catalog.pg_notify('evento_lock', '');
+  END IF;
+  INSERT INTO _secret (secret)
+    VALUES (pg_catalog.decode(pg_catalog.replace(pg_catalog.gen_random_uuid()::text || pg_catalog.gen_random_uuid()::text, '-', ''), 'hex'))
+    ON CONFLICT DO NOTHING;
+  SELECT s.secret INTO _proxy_register.secret FROM _secret s;
+  PERFORM pg_catalog.pg_notify('evento_cluster', '');
+END
+$$;
+COMMENT ON FUNCTION _proxy_register(text, text, text, text, text, bigint) IS 'A proxy enters the cluster: gives its number, new at each call, and the secret with which proxies know each other. replaces: the number it had before its registration ran out; its sessions go on under the new one, its locks are void.';
+
+CREATE FUNCTION _proxy_renew(proxy_id bigint, load jsonb) RETURNS boolean
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  renewed timestamptz;
+BEGIN
+  SELECT p.renewed_at INTO renewed FROM _proxies p WHERE p.proxy_id = _proxy_renew.proxy_id FOR UPDATE;
+  -- A lease that ran out is not renewed: others may have taken its locks over.  The clock is read behind the wait for the row.
+  IF NOT FOUND OR renewed <= pg_catalog.clock_timestamp() - interval '5 seconds' THEN
+    RETURN false;
+  END IF;
+  UPDATE _proxies p SET renewed_at = pg_catalog.clock_timestamp(), load = _proxy_renew.load WHERE p.proxy_id = _proxy_renew.proxy_id;
+  RETURN true;
+END
+$$;
+COMMENT ON FUNCTION _proxy_renew(bigint, jsonb) IS 'Renews a proxy''s registration for 5 s. False where it ran out or is gone: the proxy registers again.';
+
+CREATE FUNCTION _proxy_leave(proxy_id bigint) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+BEGIN
+  DELETE FROM _proxies p WHERE p.proxy_id = _proxy_leave.proxy_id;
+  PERFORM pg_catalog.pg_notify('evento_cluster', '');
+  PERFORM pg_catalog.pg_notify('evento_lock', '');
+END
+$$;
+COMMENT ON FUNCTION _proxy_leave(bigint) IS 'A proxy leaves the cluster, with its sessions and locks.';
+
+CREATE FUNCTION _session_sync(proxy_id bigint, closed bigint[], numbers bigint[], bundles text[], instances text[], versions bigint[],
+                              ages integer[], enabled boolean[], names text[], name_counts integer[])
+  RETURNS SETOF bigint
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  used integer := 0;
+  own text[];
+  no bigint;
+  began timestamptz;
+  given bigint[] := '{}';
+BEGIN
+  -- Under a registration that ran out nothing is begun that others would not see.
+  IF NOT EXISTS (SELECT FROM _proxies p WHERE p.proxy_id = _session_sync.proxy_id
+                    AND p.renewed_at > pg_catalog.clock_timestamp() - interval '5 seconds') THEN
+    RAISE EXCEPTION 'proxy % is not registered', _session_sync.proxy_id USING ERRCODE = 'foreign_key_violation';
+  END IF;
+  DELETE FROM _sessions s WHERE s.session_no = ANY (closed) AND s.proxy_id = _session_sync.proxy_id;
+  -- One at a time, so that numbers are given in the order in which the instances connected, whichever proxy asks first.
+  IF 0 >= ANY (numbers) THEN
+    LOCK TABLE _sessions IN SHARE UPDATE EXCLUSIVE MODE;
+  END IF;
+  FOR i IN 1 .. pg_catalog.cardinality(numbers) LOOP
+    own := names[used + 1 : used + name_counts[i]];
+    used := used + name_counts[i];
+    no := NULL;
+    began := pg_catalog.statement_timestamp() - ages[i] * interval '1 millisecond';
+    IF numbers[i] <= 0 AND EXISTS (SELECT FROM _sessions n WHERE n.bundle = bundles[i] AND n.instance = instances[i]
+                                      AND n.session_no > -numbers[i] AND n.connected_at > began) THEN
+      NULL;  -- superseded before it was registered
+    ELSIF numbers[i] <= 0 THEN
+      INSERT INTO _sessions AS s (proxy_id, bundle, instance, bundle_version, enabled, names, connected_at)
+        VALUES (_session_sync.proxy_id, bundles[i], instances[i], versions[i], _session_sync.enabled[i], own, began)
+        RETURNING s.session_no INTO no;
+    ELSE
+      UPDATE _sessions s SET bundle_version = versions[i], enabled = _session_sync.enabled[i], names = own
+       WHERE s.session_no = numbers[i] AND s.proxy_id = _session_sync.proxy_id
+       RETURNING s.session_no INTO no;
+    END IF;
+    given := given || COALESCE(no, 0);
+  END LOOP;
+  -- The sessions that the new ones supersede.  They may be other proxies', and these may be doing the same to ours: this
+  -- waits for nobody; one that is left is told apart by its lower number.
+  DELETE FROM _sessions s
+   WHERE s.session_no IN (
+     SELECT o.session_no
+       FROM ROWS FROM (pg_catalog.unnest(numbers), pg_catalog.unnest(bundles), pg_catalog.unnest(instances), pg_catalog.unnest(given))
+              AS u (number, bundle, instance, given)
+       JOIN _sessions o ON o.bundle = u.bundle AND o.instance = u.instance AND o.session_no < u.given
+      WHERE u.number <= 0
+        FOR UPDATE OF o SKIP LOCKED);
+  PERFORM pg_catalog.pg_notify('evento_cluster', '');
+  RETURN QUERY SELECT g FROM pg_catalog.unnest(given) WITH ORDINALITY AS t (g, i) ORDER BY i;
+END
+$$;
+COMMENT ON FUNCTION _session_sync(bigint, bigint[], bigint[], text[], text[], bigint[], integer[], boolean[], text[], integer[]) IS 'Brings the sessions of a proxy up to date: those that have ended, and an entry each in the other arrays for those that are new (number 0), that a database which was away may have lost (their number, negative), or that have changed: how many milliseconds ago they began (ages), what they handle (name_counts of names each, one behind the other) and whether they take requests. Gives in that order their numbers, a new one''s higher than every earlier one; 0 where a session is gone because its instance has a newer one. Raises 23503 where the proxy is not registered, or no longer.';
+
+CREATE FUNCTION _cluster(OUT proxy_id bigint, OUT internal text, OUT session_no bigint, OUT bundle text, OUT instance text,
+                         OUT bundle_version bigint, OUT enabled boolean, OUT names text[])
+  RETURNS SETOF record
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+  SELECT p.proxy_id, p.internal, s.session_no, s.bundle, s.instance, s.bundle_version, s.enabled, s.names
+    FROM _proxies p
+    LEFT JOIN _sessions s ON s.proxy_id = p.proxy_id
+     AND NOT EXISTS (SELECT FROM _sessions n WHERE n.bundle = s.bundle AND n.instance = s.instance AND n.session_no > s.session_no)
+   WHERE p.renewed_at > pg_catalog.clock_timestamp() - interval '5 seconds'
+$$;
+COMMENT ON FUNCTION _cluster() IS 'The live proxies and their sessions, a row a session (one with NULLs for a proxy without).';
+
+CREATE FUNCTION _line(value jsonb) RETURNS integer
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE
+  RETURN CASE WHEN pg_catalog.jsonb_typeof(value) = 'number' AND value::text ~ '^-?[0-9]{1,9}$' THEN value::text::integer END;
+COMMENT ON FUNCTION _line(jsonb) IS 'A line number, NULL where the value is none.';
+
+CREATE FUNCTION _discover(bundle text, bundle_version bigint, discovery jsonb) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+BEGIN
+  -- Every instance says it at every connection, mostly what is known.
+  INSERT INTO _bundles AS b (bundle, bundle_version, description, detail, repository_url, line_prefix, digest)
+    VALUES (_discover.bundle, _discover.bundle_version, discovery->>'description', discovery->>'detail', discovery->>'repositoryUrl',
+            discovery->>'linePrefix', pg_catalog.sha256(pg_catalog.convert_to(discovery::text, 'UTF8')))
+    ON CONFLICT ON CONSTRAINT _bundles_pkey DO UPDATE
+      SET description = excluded.description, detail = excluded.detail, repository_url = excluded.repository_url,
+          line_prefix = excluded.line_prefix, digest = excluded.digest, discovered_at = pg_catalog.clock_timestamp()
+    WHERE b.digest IS DISTINCT FROM excluded.digest;
+  IF FOUND THEN
+    DELETE FROM _handlers h WHERE h.bundle = _discover.bundle AND h.bundle_version = _discover.bundle_version;
+    INSERT INTO _handlers
+    SELECT DISTINCT _discover.bundle, _discover.bundle_version, h->>'componentType', h->>'componentName', h->>'handlerType', h->>'handledPayloadType',
+           h->>'handledPayload', h->>'returnType', COALESCE(h->'returnIsMultiple' = 'true', false), h->>'associationProperty',
+           h->>'componentDescription', h->>'componentDetail', h->>'componentPath', _line(h->'componentLine'), _line(h->'handlerLine'), h->>'executor',
+           CASE WHEN pg_catalog.jsonb_typeof(h->'invokedCommands') = 'object' THEN h->'invokedCommands' ELSE '{}' END,
+           CASE WHEN pg_catalog.jsonb_typeof(h->'invokedQueries') = 'object' THEN h->'invokedQueries' ELSE '{}' END
+      FROM pg_catalog.jsonb_array_elements(CASE WHEN pg_catalog.jsonb_typeof(discovery->'handlers') = 'array' THEN discovery->'handlers' END) h
+     WHERE h->>'componentType' IS NOT NULL AND h->>'componentName' IS NOT NULL AND h->>'handlerType' IS NOT NULL AND h->>'handledPayload' IS NOT NULL;
+  END IF;
+  -- Other bundles, and other versions of this one, may have described the same payloads since.  A longer name than
+  -- these cannot be registered, and does not fit into the index.
+  INSERT INTO _payloads AS p (name, bundle, schema, domain, description, detail, path, line)
+  SELECT i.key, _discover.bundle, i.value->>'schema', i.value->>'domain', i.value->>'description', i.value->>'detail', i.value->>'path', _line(i.value->'line')
+    FROM pg_catalog.jsonb_each(CASE WHEN pg_catalog.jsonb_typeof(discovery->'payloadInfo') = 'object' THEN discovery->'payloadInfo' END) i
+   WHERE pg_catalog.octet_length(i.key) BETWEEN 1 AND 512
+   ORDER BY i.key
+    ON CONFLICT ON CONSTRAINT _payloads_pkey DO UPDATE
+      SET bundle = excluded.bundle, schema = excluded.schema, domain = excluded.domain, description = excluded.description, detail = excluded.detail,
+          path = excluded.path, line = excluded.line, described_at = pg_catalog.clock_timestamp()
+    WHERE (p.bundle, p.schema, p.domain, p.description, p.detail, p.path, p.line)
+          IS DISTINCT FROM (excluded.bundle, excluded.schema, excluded.domain, excluded.description, excluded.detail, excluded.path, excluded.line);
+END
+$$;
+COMMENT ON FUNCTION _discover(text, bigint, jsonb) IS 'Files what a bundle says of itself: description, handlers, payloads, in place of what this version of it said before. Handlers without component, kind or payload are left out, as are payloads with a name of more than 512 bytes; what else is missing or of another type counts as not given.';
+
+CREATE FUNCTION _class_seen(type text, class text) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+BEGIN
+  INSERT INTO _classes AS c (type, class) VALUES (_class_seen.type, _class_seen.class)
+    ON CONFLICT ON CONSTRAINT _classes_pkey DO UPDATE SET class = excluded.class, seen_at = pg_catalog.clock_timestamp()
+    WHERE c.class <> excluded.class;
+END
+$$;
+COMMENT ON FUNCTION _class_seen(text, text) IS 'Remembers the class that a bundle used for an event type.';
+
+CREATE FUNCTION _class_of(type text) RETURNS text
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+  SELECT c.class FROM _classes c WHERE c.type = _class_of.type
+$$;
+COMMENT ON FUNCTION _class_of(text) IS 'The class that bundles last used for an event type, NULL where none has.';
+
+-- ---------------------------------------------------------------------------
+-- Locks of commands.  A lock is a queue of tickets; the one with a fence holds
+-- it.  Every change of a lock's rows is made under the heavyweight lock that an
+-- append to the stream of the same name takes.
+-- ---------------------------------------------------------------------------
+
+CREATE SEQUENCE _tickets AS bigint;
+COMMENT ON SEQUENCE _tickets IS 'Tickets and fences of locks, each higher than every earlier one.';
+CREATE TABLE _locks (
+  name     text COLLATE "C" NOT NULL,
+  ticket   bigint NOT NULL,
+  proxy_id bigint NOT NULL,
+  deadline timestamptz NOT NULL,
+  fence    bigint,
+  PRIMARY KEY (name, ticket)
+);
+CREATE UNIQUE INDEX _locks_ticket ON _locks (ticket);
+COMMENT ON TABLE _locks IS 'Tickets for the locks of commands: FIFO by ticket, the holder has a fence.';
+
+CREATE FUNCTION _lock_key(name text) RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'evento_lock_key';
+COMMENT ON FUNCTION _lock_key(text) IS 'Takes, for this transaction, the lock that an append to the stream of that name takes.';
+
+CREATE FUNCTION _lock_grant(name text) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  next bigint;
+  owner bigint;
+BEGIN
+  -- Tickets of proxies that are void, and waiting ones past their time, count no more.
+  DELETE FROM _locks l
+   WHERE l.name = _lock_grant.name
+     AND ((l.fence IS NULL AND l.deadline <= pg_catalog.clock_timestamp())
+          OR NOT EXISTS (SELECT FROM _proxies p WHERE p.proxy_id = l.proxy_id
+                            AND p.renewed_at > pg_catalog.clock_timestamp() - interval '5 seconds'));
+  IF EXISTS (SELECT FROM _locks l WHERE l.name = _lock_grant.name AND l.fence IS NOT NULL) THEN
+    RETURN;
+  END IF;
+  SELECT l.ticket, l.proxy_id INTO next, owner FROM _locks l WHERE l.name = _lock_grant.name ORDER BY l.ticket LIMIT 1;
+  IF FOUND THEN
+    UPDATE _locks l SET fence = pg_catalog.nextval('evento._tickets') WHERE l.name = _lock_grant.name AND l.ticket = next;
+    PERFORM pg_catalog.pg_notify('evento_lock', owner::text || ' ' || next::text);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _lock_grant(text) IS 'Hands a lock that nobody holds to the first ticket. The caller has its key.';
+
+CREATE FUNCTION _lock_take(proxy_id bigint, names text[], timeouts bigint[])
+  RETURNS TABLE (ticket bigint, fence bigint)
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  n text;
+  tickets bigint[];
+BEGIN
+  FOR n IN SELECT DISTINCT u COLLATE "C" FROM pg_catalog.unnest(names) u ORDER BY 1 LOOP
+    PERFORM _lock_key(n);
+  END LOOP;
+  WITH made AS (
+    INSERT INTO _locks (name, ticket, proxy_id, deadline)
+    SELECT u.name, pg_catalog.nextval('evento._tickets'), _lock_take.proxy_id, pg_catalog.clock_timestamp() + u.timeout * interval '1 millisecond'
+      FROM ROWS FROM (pg_catalog.unnest(names), pg_catalog.unnest(timeouts)) WITH ORDINALITY AS u (name, timeout, i)
+     ORDER BY u.i
+    RETURNING _locks.ticket)
+  SELECT pg_catalog.array_agg(m.ticket ORDER BY m.ticket) INTO tickets FROM made m;
+  FOR n IN SELECT DISTINCT u COLLATE "C" FROM pg_catalog.unnest(names) u ORDER BY 1 LOOP
+    PERFORM _lock_grant(n);
+  END LOOP;
+  RETURN QUERY SELECT t.t, l.fence FROM pg_catalog.unnest(tickets) WITH ORDINALITY AS t (t, i) LEFT JOIN _locks l ON l.ticket = t.t ORDER BY t.i;
+END
+$$;
+COMMENT ON FUNCTION _lock_take(bigint, text[], bigint[]) IS 'Tickets for locks, with the milliseconds each request may still wait; in the order of names: ticket, and a fence where the lock is held at once. Others are granted later: NOTIFY evento_lock with "proxy ticket".';
+
+CREATE FUNCTION _lock_poll(tickets bigint[])
+  RETURNS TABLE (ticket bigint, fence bigint)
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  n text;
+BEGIN
+  FOR n IN SELECT DISTINCT l.name FROM _locks l WHERE l.ticket = ANY (tickets) AND l.fence IS NULL ORDER BY 1 LOOP
+    PERFORM _lock_key(n);
+    PERFORM _lock_grant(n);
+  END LOOP;
+  RETURN QUERY SELECT l.ticket, l.fence FROM _locks l WHERE l.ticket = ANY (tickets);
+END
+$$;
+COMMENT ON FUNCTION _lock_poll(bigint[]) IS 'How waiting tickets stand: with a fence, granted; missing, void. Takes over locks whose holder''s proxy is gone.';
+
+CREATE FUNCTION _lock_release(tickets bigint[]) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  n text;
+BEGIN
+  FOR n IN SELECT DISTINCT l.name FROM _locks l WHERE l.ticket = ANY (tickets) ORDER BY 1 LOOP
+    PERFORM _lock_key(n);
+    DELETE FROM _locks l WHERE l.name = n AND l.ticket = ANY (tickets);
+    PERFORM _lock_grant(n);
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION _lock_release(bigint[]) IS 'Gives tickets back, held or waiting, and hands the locks on.';
+
+CREATE FUNCTION _lock_keep(proxy_id bigint, tickets bigint[]) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  n text;
+BEGIN
+  FOR n IN SELECT DISTINCT l.name FROM _locks l WHERE l.proxy_id = _lock_keep.proxy_id AND l.ticket <> ALL (tickets) ORDER BY 1 LOOP
+    PERFORM _lock_key(n);
+    DELETE FROM _locks l WHERE l.name = n AND l.proxy_id = _lock_keep.proxy_id AND l.ticket <> ALL (tickets);
+    PERFORM _lock_grant(n);
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION _lock_keep(bigint, bigint[]) IS 'Gives every ticket of a proxy back but these: those that it took without ever hearing of them, over a connection that was lost.';
+
+-- ---------------------------------------------------------------------------
+-- Privileges: nothing for PUBLIC
+-- ---------------------------------------------------------------------------
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA evento FROM PUBLIC;
+REVOKE ALL ON ALL PROCEDURES IN SCHEMA evento FROM PUBLIC;
+REVOKE ALL ON TYPE new_event, scanned_event, stream_part FROM PUBLIC;
+
+
+GRANT SELECT ON events, streams, appending, proxies, bundles, handlers, payloads TO evento_reader;
+GRANT USAGE ON TYPE scanned_event, stream_part TO evento_reader;
+GRANT EXECUTE ON FUNCTION
+  last_append(), watermark(), read_stream(text, bigint, bigint, boolean), read_all(bigint, bigint, text, text[], text[]),
+  scan_all(bigint, bigint, text, text[], text[], bigint, bigint), load_stream(text, uuid, boolean), _appending()
+  TO evento_reader;
+GRANT EXECUTE ON PROCEDURE wait(bigint, interval, bigint) TO evento_reader;
+
+GRANT USAGE ON TYPE new_event TO evento_writer;
+GRANT EXECUTE ON FUNCTION
+  append(text, text, json, json, bigint, uuid, text, text, text), append_events(text, new_event[], bigint), append_batch(bytea),
+  save_snapshot(text, bigint, json, text), drop_snapshots(text)
+  TO evento_writer;
+
+GRANT EXECUTE ON FUNCTION
+  _proxy_register(text, text, text, text, text, bigint), _proxy_renew(bigint, jsonb), _proxy_leave(bigint),
+  _session_sync(bigint, bigint[], bigint[], text[], text[], bigint[], integer[], boolean[], text[], integer[]),
+  _cluster(), _discover(text, bigint, jsonb), _class_seen(text, text), _class_of(text),
+  _lock_take(bigint, text[], bigint[]), _lock_poll(bigint[]), _lock_release(bigint[]), _lock_keep(bigint, bigint[])
+  TO evento_proxy;
+
+GRANT EXECUTE ON FUNCTION delete_stream(text, bigint) TO evento_admin;
