@@ -72,7 +72,7 @@ OBJS = \
 
 EXTENSION = evento
 DATA_built = sql/evento--$(EXTVERSION).sql
-DATA = $(wildcard $(here)/sql/evento--*--*.sql)
+DATA = $(patsubst $(here)/%,%,$(wildcard $(here)/sql/evento--*--*.sql))
 
 # What the server's own macros and callbacks do not keep to is left out.
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare
