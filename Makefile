@@ -65,6 +65,7 @@ OBJS = \
 	extension/rows.o \
 	extension/sequencer.o \
 	extension/shmem.o \
+	extension/spill.o \
 	extension/streams.o \
 	extension/wait.o \
 	extension/worker.o \

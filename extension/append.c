@@ -93,19 +93,28 @@ static bool
 same_text(Datum datum, const char *value, int len)
 {
 	text	   *stored = DatumGetTextPP(datum);
+	bool		same = VARSIZE_ANY_EXHDR(stored) == len && memcmp(VARDATA_ANY(stored), value, len) == 0;
 
-	return VARSIZE_ANY_EXHDR(stored) == len && memcmp(VARDATA_ANY(stored), value, len) == 0;
+	/* A large one was put together for this alone. */
+	if ((Pointer) stored != DatumGetPointer(datum))
+		pfree(stored);
+	return same;
 }
 
+/*
+ * Whether the event in a slot has this type and data.  Of one whose data was
+ * erased nobody can say what it had: the type decides.
+ */
 static bool
 same_content(TupleTableSlot *slot, const EventoNewEvent *event)
 {
-	bool		isnull;
-	Datum		type = slot_getattr(slot, Anum_event_type, &isnull);
-	Datum		data = slot_getattr(slot, Anum_event_data, &isnull);
+	bool		type_isnull;
+	bool		data_isnull;
+	Datum		type = slot_getattr(slot, Anum_event_type, &type_isnull);
+	Datum		data = slot_getattr(slot, Anum_event_data, &data_isnull);
 
-	return same_text(type, event->type, event->type_len) &&
-		same_text(data, event->data, event->data_len);
+	return !type_isnull && same_text(type, event->type, event->type_len) &&
+		(data_isnull || same_text(data, event->data, event->data_len));
 }
 
 /* Whether the event stored as that version of a stream has this type and data. */
@@ -136,9 +145,11 @@ same_as_buffered(int64 at, const EventoNewEvent *event)
 {
 	Relation	heap = table_open(evento_rel(EVENTO_REL_EVENTS), AccessShareLock);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(heap), &TTSOpsHeapTuple);
+	bool		copied;
 	bool		same;
+	HeapTuple	tuple = evento_buffer_tuple(at, &copied);
 
-	ExecStoreHeapTuple(evento_buffer_tuple(at), slot, false);
+	ExecStoreHeapTuple(tuple, slot, copied);
 	same = same_content(slot, event);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(heap, NoLock);

@@ -10,7 +10,9 @@
  * A rollback to a savepoint pops, a release relabels the top.
  *
  * Events are kept as the rows they will be; write.c fills in what is known at
- * PRE_COMMIT only, and writes them.
+ * PRE_COMMIT only, and writes them.  Rows beyond evento.append_memory go to a
+ * temporary file (spill.c): all that are in memory at a time, so that the file
+ * has the bottom of the stack and the memory its top.
  */
 #include "postgres.h"
 
@@ -36,6 +38,12 @@
 /* Among advisory locks: 1 and 2 are the server's own, these are ours. */
 #define LOCKTAG_CLASS_STREAM 0xE7E0
 #define LOCKTAG_CLASS_ID 0xE7E2
+
+/* Rows are given memory in blocks of this size at most, but for larger rows. */
+#define MAX_ROWS_BLOCK (1024 * 1024)
+
+/* Rows may have so much although the array of events takes all there is. */
+#define MIN_ROWS_MEMORY (256 * 1024)
 
 typedef struct EntryRef
 {
@@ -70,14 +78,12 @@ typedef struct AppendBuffer
 	Oid			filenode;		/* its file; InvalidOid: look again */
 	uint32		heads_epoch;	/* as it was before anything was looked at */
 	entries_hash *by_name;
-	EventoEntry **entries;
-	int			nentries;
+	EventoPending pending;
+	MemoryContext rows;			/* of the events that are in memory */
 	int			entries_size;
-	EventoBuffered *events;
-	int64		nevents;
 	int64		events_size;
 	int64		newest_streamless;
-	uint64		bytes;
+	uint64		bytes;			/* of all rows, and of their places in the array */
 	EventoLookup *lookup;
 	SubTransactionId lookup_subid;
 } AppendBuffer;
@@ -112,6 +118,8 @@ buffer_start(void)
 									ALLOCSET_DEFAULT_SIZES);
 	buffer = MemoryContextAllocZero(context, sizeof(AppendBuffer));
 	buffer->context = context;
+	buffer->rows = AllocSetContextCreate(context, "evento rows", ALLOCSET_DEFAULT_MINSIZE,
+										 ALLOCSET_DEFAULT_INITSIZE, MAX_ROWS_BLOCK);
 	buffer->newest_streamless = -1;
 	buffer->events_rel = evento_rel(EVENTO_REL_EVENTS);
 	buffer->by_name = entries_create(context, 128, NULL);
@@ -151,7 +159,7 @@ evento_buffer_entry(EventoLockKind kind, const char *name, int len, bool wait)
 	if (ref != NULL)
 		return ref->entry;
 
-	if (buffer->nentries >= evento_max_streams_per_transaction)
+	if (buffer->pending.nentries >= evento_max_streams_per_transaction)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("transaction appends to more than %d streams",
@@ -160,13 +168,13 @@ evento_buffer_entry(EventoLockKind kind, const char *name, int len, bool wait)
 	if (!lock_name(kind, probe.hash, ExclusiveLock, wait))
 		return NULL;
 
-	if (buffer->nentries == buffer->entries_size)
+	if (buffer->pending.nentries == buffer->entries_size)
 	{
 		int			size = Max(64, buffer->entries_size * 2);
 
-		buffer->entries = buffer->entries == NULL ?
+		buffer->pending.entries = buffer->pending.entries == NULL ?
 			MemoryContextAlloc(buffer->context, size * sizeof(EventoEntry *)) :
-			repalloc(buffer->entries, size * sizeof(EventoEntry *));
+			repalloc(buffer->pending.entries, size * sizeof(EventoEntry *));
 		buffer->entries_size = size;
 	}
 	entry = MemoryContextAllocZero(buffer->context, sizeof(EventoEntry) + len);
@@ -179,7 +187,7 @@ evento_buffer_entry(EventoLockKind kind, const char *name, int len, bool wait)
 	entry->newest = -1;
 	ref = entries_insert(buffer->by_name, entry, &found);
 	ref->entry = entry;
-	buffer->entries[buffer->nentries++] = entry;
+	buffer->pending.entries[buffer->pending.nentries++] = entry;
 	return entry;
 }
 
@@ -290,7 +298,7 @@ evento_buffer_lookup(void)
 
 /* ---- events ---- */
 
-/* Forms the row of an event in the buffer's context. */
+/* Forms the row of an event in the context of rows. */
 static HeapTuple
 form_event(EventoEntry *entry, int64 version, const EventoNewEvent *event, TimestampTz timestamp)
 {
@@ -326,7 +334,7 @@ form_event(EventoEntry *entry, int64 version, const EventoNewEvent *event, Times
 	values[Anum_event_metadata - 1] = PointerGetDatum(parts[4]);
 	nulls[Anum_event_metadata - 1] = (parts[4] == NULL);
 
-	caller = MemoryContextSwitchTo(buffer->context);
+	caller = MemoryContextSwitchTo(buffer->rows);
 	tuple = evento_form_row(rel, Natts_event, values, nulls);
 	MemoryContextSwitchTo(caller);
 
@@ -339,30 +347,94 @@ form_event(EventoEntry *entry, int64 version, const EventoNewEvent *event, Times
 	return tuple;
 }
 
+/*
+ * Puts the rows that are in memory into the file.  Until all are there, an
+ * error leaves them in memory, and the next try begins anew.
+ */
+static void
+spill_rows(void)
+{
+	EventoPending *pending = &buffer->pending;
+	int64		end = 0;
+
+	if (pending->spill == NULL)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(buffer->context);
+
+		pending->spill = evento_spill_open();
+		MemoryContextSwitchTo(caller);
+	}
+	if (pending->nspilled > 0)
+	{
+		EventoBuffered *last = &pending->events[pending->nspilled - 1];
+
+		end = last->row.offset + MAXALIGN(last->len);
+	}
+	evento_spill_cut(pending->spill, end);
+
+	for (int64 i = pending->nspilled; i < pending->nevents; i++)
+	{
+		static const char padding[MAXIMUM_ALIGNOF] = {0};
+		uint32		len = pending->events[i].len;
+
+		CHECK_FOR_INTERRUPTS();
+		evento_spill_put(pending->spill, pending->events[i].row.tuple->t_data, len);
+		evento_spill_put(pending->spill, padding, MAXALIGN(len) - len);
+	}
+
+	for (int64 i = pending->nspilled; i < pending->nevents; i++)
+	{
+		pending->events[i].row.offset = end;
+		end += MAXALIGN(pending->events[i].len);
+	}
+	pending->nspilled = pending->nevents;
+	MemoryContextReset(buffer->rows);
+}
+
+/* Makes room for one more event: in the array, and in memory for its row. */
+static void
+make_room(void)
+{
+	EventoPending *pending = &buffer->pending;
+	Size		limit = (Size) evento_append_memory * 1024;
+	Size		array;
+
+	if (pending->nevents == buffer->events_size)
+	{
+		/* A large one grows by less, as there may be little left. */
+		int64		more = Min(buffer->events_size, 16384 + buffer->events_size / 4);
+		int64		size = Max(64, buffer->events_size + more);
+
+		pending->events = pending->events == NULL ?
+			MemoryContextAlloc(buffer->context, size * sizeof(EventoBuffered)) :
+			repalloc_huge(pending->events, size * sizeof(EventoBuffered));
+		buffer->events_size = size;
+	}
+
+	array = buffer->events_size * sizeof(EventoBuffered);
+	limit = limit > array + MIN_ROWS_MEMORY ? limit - array : Min(limit, MIN_ROWS_MEMORY);
+	if (unlikely(MemoryContextMemAllocated(buffer->rows, false) > limit) &&
+		pending->nspilled < pending->nevents)
+		spill_rows();
+}
+
 int64
 evento_buffer_add(EventoEntry *entry, const EventoNewEvent *event, TimestampTz timestamp)
 {
 	int64	   *newest;
 	EventoBuffered *new;
 	HeapTuple	tuple;
+	uint64		bytes;
 	int64		version;
 
 	Assert(entry == NULL || entry->loaded);
 	buffer_start();
+	make_room();
 	version = entry != NULL ? entry->stored_head + entry->buffered + 1 : 0;
 
-	if (buffer->nevents == buffer->events_size)
-	{
-		int64		size = Max(64, buffer->events_size * 2);
-
-		buffer->events = buffer->events == NULL ?
-			MemoryContextAlloc(buffer->context, size * sizeof(EventoBuffered)) :
-			repalloc_huge(buffer->events, size * sizeof(EventoBuffered));
-		buffer->events_size = size;
-	}
-
 	tuple = form_event(entry, version, event, timestamp);
-	if (buffer->bytes + tuple->t_len > (uint64) evento_max_transaction_size * 1024)
+	bytes = tuple->t_len + sizeof(EventoBuffered);
+	if (buffer->bytes + bytes > (uint64) evento_max_transaction_size * 1024)
 	{
 		heap_freetuple(tuple);
 		ereport(ERROR,
@@ -370,17 +442,18 @@ evento_buffer_add(EventoEntry *entry, const EventoNewEvent *event, TimestampTz t
 				 errmsg("transaction appends more than %d kB", evento_max_transaction_size),
 				 errhint("Append in several transactions, or raise evento.max_transaction_size.")));
 	}
-	buffer->bytes += tuple->t_len;
+	buffer->bytes += bytes;
 
 	newest = entry != NULL ? &entry->newest : &buffer->newest_streamless;
-	new = &buffer->events[buffer->nevents];
-	new->tuple = tuple;
+	new = &buffer->pending.events[buffer->pending.nevents];
+	new->row.tuple = tuple;
+	new->len = tuple->t_len;
 	new->entry = entry;
 	new->version = version;
 	new->previous = *newest;
 	new->id = event->id;
 	new->subid = GetCurrentSubTransactionId();
-	*newest = buffer->nevents++;
+	*newest = buffer->pending.nevents++;
 	if (entry != NULL)
 		entry->buffered++;
 	return version;
@@ -396,9 +469,9 @@ evento_buffer_find_id(EventoEntry *entry, const pg_uuid_t *id, int window)
 	at = entry != NULL ? entry->newest : buffer->newest_streamless;
 	for (int i = 0; i < window && at >= 0; i++)
 	{
-		if (memcmp(&buffer->events[at].id, id, UUID_LEN) == 0)
+		if (memcmp(&buffer->pending.events[at].id, id, UUID_LEN) == 0)
 			return at;
-		at = buffer->events[at].previous;
+		at = buffer->pending.events[at].previous;
 	}
 	return -1;
 }
@@ -406,15 +479,27 @@ evento_buffer_find_id(EventoEntry *entry, const pg_uuid_t *id, int window)
 int64
 evento_buffer_version(int64 at)
 {
-	Assert(at >= 0 && at < buffer->nevents);
-	return buffer->events[at].version;
+	Assert(at >= 0 && at < buffer->pending.nevents);
+	return buffer->pending.events[at].version;
 }
 
 HeapTuple
-evento_buffer_tuple(int64 at)
+evento_buffer_tuple(int64 at, bool *copied)
 {
-	Assert(at >= 0 && at < buffer->nevents);
-	return buffer->events[at].tuple;
+	const EventoBuffered *event = &buffer->pending.events[at];
+	HeapTuple	tuple;
+
+	Assert(at >= 0 && at < buffer->pending.nevents);
+	*copied = at < buffer->pending.nspilled;
+	if (!*copied)
+		return event->row.tuple;
+	tuple = palloc(HEAPTUPLESIZE + event->len);
+	tuple->t_len = event->len;
+	ItemPointerSetInvalid(&tuple->t_self);
+	tuple->t_tableOid = InvalidOid;
+	tuple->t_data = (HeapTupleHeader) ((char *) tuple + HEAPTUPLESIZE);
+	evento_spill_get(buffer->pending.spill, event->row.offset, tuple->t_data, event->len);
+	return tuple;
 }
 
 /* ---- savepoints ---- */
@@ -422,11 +507,11 @@ evento_buffer_tuple(int64 at)
 static void
 on_subxact_abort(SubTransactionId subid)
 {
-	while (buffer->nevents > 0 && buffer->events[buffer->nevents - 1].subid >= subid)
+	while (buffer->pending.nevents > 0 && buffer->pending.events[buffer->pending.nevents - 1].subid >= subid)
 	{
-		EventoBuffered *event = &buffer->events[--buffer->nevents];
+		EventoBuffered *event = &buffer->pending.events[--buffer->pending.nevents];
 
-		buffer->bytes -= event->tuple->t_len;
+		buffer->bytes -= event->len + sizeof(EventoBuffered);
 		if (event->entry != NULL)
 		{
 			event->entry->newest = event->previous;
@@ -434,19 +519,23 @@ on_subxact_abort(SubTransactionId subid)
 		}
 		else
 			buffer->newest_streamless = event->previous;
-		heap_freetuple(event->tuple);
+
+		/* What is in the file is cut off when more comes to it. */
+		if (buffer->pending.nevents >= buffer->pending.nspilled)
+			heap_freetuple(event->row.tuple);
 	}
-	while (buffer->nentries > 0 && buffer->entries[buffer->nentries - 1]->subid >= subid)
+	buffer->pending.nspilled = Min(buffer->pending.nspilled, buffer->pending.nevents);
+	while (buffer->pending.nentries > 0 && buffer->pending.entries[buffer->pending.nentries - 1]->subid >= subid)
 	{
-		EventoEntry *entry = buffer->entries[--buffer->nentries];
+		EventoEntry *entry = buffer->pending.entries[--buffer->pending.nentries];
 
 		entries_delete(buffer->by_name, entry);
 		pfree(entry);
 	}
 
 	/* Rows of _streams that the subtransaction wrote are gone with it. */
-	for (int i = 0; i < buffer->nentries; i++)
-		buffer->entries[i]->loaded = false;
+	for (int i = 0; i < buffer->pending.nentries; i++)
+		buffer->pending.entries[i]->loaded = false;
 
 	/* The lock on the table may have gone, too. */
 	buffer->filenode = InvalidOid;
@@ -459,10 +548,10 @@ on_subxact_abort(SubTransactionId subid)
 static void
 on_subxact_commit(SubTransactionId subid, SubTransactionId parent)
 {
-	for (int64 i = buffer->nevents - 1; i >= 0 && buffer->events[i].subid >= subid; i--)
-		buffer->events[i].subid = parent;
-	for (int i = buffer->nentries - 1; i >= 0 && buffer->entries[i]->subid >= subid; i--)
-		buffer->entries[i]->subid = parent;
+	for (int64 i = buffer->pending.nevents - 1; i >= 0 && buffer->pending.events[i].subid >= subid; i--)
+		buffer->pending.events[i].subid = parent;
+	for (int i = buffer->pending.nentries - 1; i >= 0 && buffer->pending.entries[i]->subid >= subid; i--)
+		buffer->pending.entries[i]->subid = parent;
 }
 
 static void
@@ -499,13 +588,24 @@ load_again(EventoEntry *entry)
 				 errhint("Repeat the transaction.")));
 }
 
+/* The server takes a file that is open at the commit for forgotten. */
+static void
+close_spill(void)
+{
+	if (buffer->pending.spill == NULL)
+		return;
+	evento_spill_close(buffer->pending.spill);
+	buffer->pending.spill = NULL;
+	buffer->pending.nspilled = 0;
+}
+
 static void
 on_pre_commit(void)
 {
 	MemoryContext caller;
 	Relation	rel;
 
-	if (buffer->nevents == 0)
+	if (buffer->pending.nevents == 0)
 		return;
 	if (buffer->events_rel != evento_rel(EVENTO_REL_EVENTS))
 		ereport(ERROR,
@@ -519,20 +619,19 @@ on_pre_commit(void)
 	/* Locks are waited for here, before anyone waits for our positions. */
 	rel = table_open(buffer->events_rel, RowExclusiveLock);
 	buffer->filenode = rel->rd_rel->relfilenode;
-	for (int i = 0; i < buffer->nentries; i++)
+	for (int i = 0; i < buffer->pending.nentries; i++)
 	{
-		if (buffer->entries[i]->buffered == 0)
+		if (buffer->pending.entries[i]->buffered == 0)
 			continue;
 		if (pg_atomic_read_u32(&evento_db()->heads_epoch) == buffer->heads_epoch)
-			evento_buffer_load(buffer->entries[i]);
+			evento_buffer_load(buffer->pending.entries[i]);
 		else
-			load_again(buffer->entries[i]);
+			load_again(buffer->pending.entries[i]);
 	}
 
-	taken_first = evento_positions_take(buffer->nevents);
-	taken_last = taken_first + buffer->nevents - 1;
-	evento_write(rel, buffer->entries, buffer->nentries, buffer->events, buffer->nevents,
-				 taken_first);
+	taken_first = evento_positions_take(buffer->pending.nevents);
+	taken_last = taken_first + buffer->pending.nevents - 1;
+	evento_write(rel, &buffer->pending, taken_first);
 
 	table_close(rel, NoLock);
 	MemoryContextSwitchTo(caller);
@@ -553,9 +652,9 @@ remember_heads(void)
 {
 	EventoDb   *db = evento_db();
 
-	for (int i = 0; i < buffer->nentries; i++)
+	for (int i = 0; i < buffer->pending.nentries; i++)
 	{
-		EventoEntry *entry = buffer->entries[i];
+		EventoEntry *entry = buffer->pending.entries[i];
 
 		if (entry->kind == EVENTO_LOCK_STREAM && entry->buffered > 0 && !entry->changed &&
 			entry->row.deleted_version == 0 && !entry->row.tombstone)
@@ -592,14 +691,19 @@ on_xact(XactEvent event, void *arg)
 			/* Also for functions in indexes that users have made. */
 			closed = true;
 			if (buffer != NULL)
+			{
 				on_pre_commit();
+				close_spill();
+			}
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			if (buffer != NULL && buffer->nevents > 0)
+			if (buffer != NULL && buffer->pending.nevents > 0)
 				ereport(ERROR,
 						(errcode(ERRCODE_EVENTO_TWO_PHASE),
 						 errmsg("cannot PREPARE a transaction that has appended events"),
 						 errdetail("Positions are taken when the session that appended commits.")));
+			if (buffer != NULL)
+				close_spill();
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PREPARE:

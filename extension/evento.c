@@ -21,6 +21,7 @@ int			evento_max_databases = 64;
 int			evento_max_streams_per_transaction = 1000;
 int			evento_max_event_size = 64 * 1024;
 int			evento_max_transaction_size = 1024 * 1024;
+int			evento_append_memory = 64 * 1024;
 int			evento_max_json_depth = 256;
 int			evento_cached_streams = 65536;
 int			evento_id_window = 1000;
@@ -52,9 +53,14 @@ define_settings(void)
 							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("evento.max_transaction_size",
 							"Size of all events that one transaction may append.",
-							"They are kept in memory until the commit.",
+							"They are kept until the commit.",
 							&evento_max_transaction_size, 1024 * 1024, 1, INT_MAX,
 							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("evento.append_memory",
+							"Memory in which a transaction keeps its events until the commit.",
+							"What is more goes to a temporary file.",
+							&evento_append_memory, 64 * 1024, 64, MAX_KILOBYTES,
+							PGC_USERSET, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("evento.max_json_depth",
 							"Depth to which the JSON of an event may be nested.",
 							NULL,

@@ -12,6 +12,7 @@
  * batch.c      decodes the packed form
  * buffer.c     what a transaction has appended and not yet written:
  *              savepoints, PRE_COMMIT, COMMIT, ABORT
+ * spill.c      the temporary file of a transaction that appends much
  * write.c      the rows of a transaction's appends, at PRE_COMMIT
  * rows.c       single rows of the extension's tables
  * read.c       read_stream, read_all, scan_all, load_stream
@@ -210,6 +211,7 @@ extern int	evento_max_databases;
 extern int	evento_max_streams_per_transaction;
 extern int	evento_max_event_size;			/* kB */
 extern int	evento_max_transaction_size;	/* kB */
+extern int	evento_append_memory;	/* kB */
 extern int	evento_max_json_depth;
 extern int	evento_cached_streams;
 extern int	evento_id_window;		/* newest versions in which an event id is looked for */
@@ -345,9 +347,13 @@ extern int64 evento_buffer_add(EventoEntry *entry, const EventoNewEvent *event, 
  */
 extern int64 evento_buffer_find_id(EventoEntry *entry, const pg_uuid_t *id, int window);
 
-/* A buffered event: its version (0 without stream), and its row with its descriptor. */
+/*
+ * A buffered event: its version (0 without stream), and its row.  *copied:
+ * whether the row was read from the temporary file, and is palloc'd for the
+ * caller to free.
+ */
 extern int64 evento_buffer_version(int64 at);
-extern HeapTuple evento_buffer_tuple(int64 at);
+extern HeapTuple evento_buffer_tuple(int64 at, bool *copied);
 
 /* From here to the end (or an error), streams are looked up with scans kept open. */
 extern void evento_buffer_lookups_begin(void);
@@ -361,25 +367,59 @@ extern PGDLLEXPORT void (*evento_published_hook) (void);
 
 extern void evento_buffer_init(void);
 
+/* ---- spill.c ---- */
+
+typedef struct EventoSpill EventoSpill;
+
+/* palloc'd in the current context, which has to live as long as the transaction. */
+extern EventoSpill *evento_spill_open(void);
+
+/* Puts bytes behind the end. */
+extern void evento_spill_put(EventoSpill *spill, const void *data, Size len);
+extern int64 evento_spill_end(const EventoSpill *spill);
+
+/* Makes the end of what lies below the bytes from there on.  Never raises. */
+extern void evento_spill_cut(EventoSpill *spill, int64 end);
+
+extern void evento_spill_get(EventoSpill *spill, int64 offset, void *data, Size len);
+
+/* To be called before the commit; an error does it by itself. */
+extern void evento_spill_close(EventoSpill *spill);
+
 /* ---- write.c ---- */
 
 /* An event that waits for its commit. */
 typedef struct EventoBuffered
 {
-	HeapTuple	tuple;
+	union
+	{
+		HeapTuple	tuple;
+		int64		offset;		/* of t_data in the temporary file */
+	}			row;
 	EventoEntry *entry;			/* NULL: without stream */
 	int64		version;
 	int64		previous;		/* of the same stream, or of those without; -1: none */
 	pg_uuid_t	id;
 	SubTransactionId subid;
+	uint32		len;			/* of the row; in the file aligned as MAXALIGN does */
 } EventoBuffered;
+
+/* All that wait in a transaction. */
+typedef struct EventoPending
+{
+	EventoEntry **entries;
+	int			nentries;
+	EventoBuffered *events;
+	int64		nevents;
+	int64		nspilled;		/* the rows of so many are in the file, one behind the other */
+	EventoSpill *spill;			/* NULL: none so far */
+} EventoPending;
 
 /*
  * Gives events their positions, from first on, and writes them and their
- * streams.  rel is evento._events, locked.  Frees the tuples.
+ * streams.  rel is evento._events, locked.  Frees the tuples in memory.
  */
-extern void evento_write(Relation rel, EventoEntry **entries, int nentries,
-						 EventoBuffered *events, int64 nevents, int64 first);
+extern void evento_write(Relation rel, const EventoPending *pending, int64 first);
 
 /* ---- rows.c ---- */
 

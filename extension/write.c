@@ -25,7 +25,7 @@
 
 /* Rows that one table_multi_insert takes at most, and their bytes. */
 #define SLICE_ROWS 1000
-#define SLICE_BYTES (16 * 1024 * 1024)
+#define SLICE_BYTES (4 * 1024 * 1024)
 
 /* Columns of evento._streams. */
 enum
@@ -38,7 +38,7 @@ enum
 	Natts_streams = Anum_streams_tombstone
 };
 
-/* Offset of a fixed-width column among those that stand first in every row. */
+/* Place of a fixed-width column among those that stand first in every row. */
 static char *
 leading_column(HeapTuple tuple, bool has_stream, int attnum)
 {
@@ -49,33 +49,30 @@ leading_column(HeapTuple tuple, bool has_stream, int attnum)
 	return (char *) tuple->t_data + tuple->t_data->t_hoff + before * sizeof(int64);
 }
 
-/*
- * Fills in what was open: positions, in the order of the appends; the number
- * of a new stream, which is the position of its first event; the time.
- */
+/* A new stream has the position of its first event for its number. */
 static void
-fill_in(EventoBuffered *events, int64 nevents, int64 first)
+number_streams(const EventoPending *pending, int64 first)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
-	for (int64 i = 0; i < nevents; i++)
+	for (int64 i = 0; i < pending->nevents; i++)
 	{
-		EventoBuffered *event = &events[i];
-		bool		has_stream = event->entry != NULL;
-		int64		position = first + i;
+		EventoEntry *entry = pending->events[i].entry;
 
-		memcpy(leading_column(event->tuple, has_stream, Anum_event_position),
-			   &position, sizeof(position));
-		memcpy(leading_column(event->tuple, has_stream, Anum_event_recorded_at),
-			   &now, sizeof(now));
-		if (has_stream)
-		{
-			if (event->entry->row.no == 0)
-				event->entry->row.no = position;
-			memcpy(leading_column(event->tuple, true, Anum_event_stream_no),
-				   &event->entry->row.no, sizeof(int64));
-		}
+		if (entry != NULL && entry->row.no == 0)
+			entry->row.no = first + i;
 	}
+}
+
+/* Fills in what was open: the position, the number of the stream, the time. */
+static void
+fill_in(HeapTuple tuple, const EventoBuffered *event, int64 position, TimestampTz now)
+{
+	bool		has_stream = event->entry != NULL;
+
+	memcpy(leading_column(tuple, has_stream, Anum_event_position), &position, sizeof(position));
+	memcpy(leading_column(tuple, has_stream, Anum_event_recorded_at), &now, sizeof(now));
+	if (has_stream)
+		memcpy(leading_column(tuple, true, Anum_event_stream_no), &event->entry->row.no,
+			   sizeof(int64));
 }
 
 /* Rows of streams that are new; streams that were deleted and go on lose deleted_at. */
@@ -182,10 +179,10 @@ indexes_close(IndexWriter *writer)
 	}
 }
 
-/* Index entries of n rows that have just been written. */
+/* Index entries of n rows that have just been written, from a position on. */
 static void
 indexes_insert(IndexWriter *writer, Relation rel, TupleTableSlot **slots,
-			   const EventoBuffered *events, int n)
+			   const EventoBuffered *events, int n, int64 position)
 {
 	static bool nulls[3] = {false, false, false};
 
@@ -202,12 +199,9 @@ indexes_insert(IndexWriter *writer, Relation rel, TupleTableSlot **slots,
 	for (int i = 0; i < n; i++)
 	{
 		const EventoBuffered *event = &events[i];
-		int64		position;
 		Datum		values[3];
 
-		memcpy(&position, leading_column(event->tuple, event->entry != NULL, Anum_event_position),
-			   sizeof(position));
-		values[0] = Int64GetDatum(position);
+		values[0] = Int64GetDatum(position + i);
 		index_insert(writer->position, values, nulls, &slots[i]->tts_tid, rel,
 					 UNIQUE_CHECK_YES, false, writer->position_info);
 		if (event->entry == NULL)
@@ -220,16 +214,17 @@ indexes_insert(IndexWriter *writer, Relation rel, TupleTableSlot **slots,
 	}
 }
 
-/* How many of n_left events fit into one slice. */
+/* How many events, from one on, fit into one slice: all in memory, or all in the file. */
 static int
-slice_rows(const EventoBuffered *events, int64 n_left)
+slice_rows(const EventoPending *pending, int64 from)
 {
+	int64		end = from < pending->nspilled ? pending->nspilled : pending->nevents;
 	uint64		bytes = 0;
 	int			n = 0;
 
-	while (n < SLICE_ROWS && n < n_left)
+	while (n < SLICE_ROWS && from + n < end)
 	{
-		bytes += events[n].tuple->t_len;
+		bytes += MAXALIGN(pending->events[from + n].len);
 		if (n > 0 && bytes > SLICE_BYTES)
 			break;
 		n++;
@@ -237,13 +232,61 @@ slice_rows(const EventoBuffered *events, int64 n_left)
 	return n;
 }
 
+/*
+ * Puts n events, from one on, into slots, ready to be written.
+ *
+ * A slot that owns its tuple frees it; from one that does not, the table
+ * copies it.  So the slots own what was in memory, and it is not looked at
+ * once a slot is used again; of what is read from the file, all rows of the
+ * slice lie in one piece of memory.
+ */
 static void
-write_events(Relation rel, EventoBuffered *events, int64 nevents)
+fill_slots(const EventoPending *pending, int64 from, int n, TupleTableSlot **slots,
+		   int64 position, TimestampTz now)
 {
-	int			nslots = (int) Min(nevents, SLICE_ROWS);
+	const EventoBuffered *events = pending->events + from;
+	HeapTuple	read;
+	char	   *rows;
+	int64		start;
+	int64		end;
+
+	if (from >= pending->nspilled)
+	{
+		for (int i = 0; i < n; i++)
+		{
+			fill_in(events[i].row.tuple, &events[i], position + i, now);
+			ExecStoreHeapTuple(events[i].row.tuple, slots[i], true);
+		}
+		return;
+	}
+
+	start = events[0].row.offset;
+	end = events[n - 1].row.offset + MAXALIGN(events[n - 1].len);
+	rows = palloc(end - start);
+	evento_spill_get(pending->spill, start, rows, end - start);
+	read = palloc(n * sizeof(HeapTupleData));
+	for (int i = 0; i < n; i++)
+	{
+		read[i].t_len = events[i].len;
+		ItemPointerSetInvalid(&read[i].t_self);
+		read[i].t_tableOid = InvalidOid;
+		read[i].t_data = (HeapTupleHeader) (rows + (events[i].row.offset - start));
+		fill_in(&read[i], &events[i], position + i, now);
+		ExecStoreHeapTuple(&read[i], slots[i], false);
+		ExecMaterializeSlot(slots[i]);
+	}
+	pfree(read);
+	pfree(rows);
+}
+
+static void
+write_events(Relation rel, const EventoPending *pending, int64 first)
+{
+	int			nslots = (int) Min(pending->nevents, SLICE_ROWS);
 	TupleTableSlot **slots = palloc(nslots * sizeof(TupleTableSlot *));
-	BulkInsertState bistate = nevents > SLICE_ROWS ? GetBulkInsertState() : NULL;
+	BulkInsertState bistate = pending->nevents > SLICE_ROWS ? GetBulkInsertState() : NULL;
 	CommandId	cid = GetCurrentCommandId(true);
+	TimestampTz now = GetCurrentTimestamp();
 	MemoryContext slice_context;
 	IndexWriter writer;
 
@@ -253,25 +296,18 @@ write_events(Relation rel, EventoBuffered *events, int64 nevents)
 	slice_context = AllocSetContextCreate(CurrentMemoryContext, "evento slice",
 										  ALLOCSET_DEFAULT_SIZES);
 
-	for (int64 from = 0; from < nevents;)
+	for (int64 from = 0; from < pending->nevents;)
 	{
-		int			n = slice_rows(events + from, nevents - from);
+		int			n = slice_rows(pending, from);
 		MemoryContext caller = MemoryContextSwitchTo(slice_context);
 
 		CHECK_FOR_INTERRUPTS();
-
-		/*
-		 * A slot that owned its tuple would free it; one that does not would
-		 * have it copied by the table.  So the slots own them, and the tuples
-		 * are not looked at once a slot is used again.
-		 */
-		for (int i = 0; i < n; i++)
-			ExecStoreHeapTuple(events[from + i].tuple, slots[i], true);
+		fill_slots(pending, from, n, slots, first + from, now);
 		if (n == 1)
 			table_tuple_insert(rel, slots[0], cid, 0, bistate);
 		else
 			table_multi_insert(rel, slots, n, cid, 0, bistate);
-		indexes_insert(&writer, rel, slots, events + from, n);
+		indexes_insert(&writer, rel, slots, pending->events + from, n, first + from);
 		from += n;
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(slice_context);
@@ -303,22 +339,21 @@ is_own_index(const char *name)
 }
 
 /*
- * Fills in and writes.  A duplicate key means that rows came in by another way
+ * Writes.  A duplicate key means that rows came in by another way
  * since the counter was seeded.  The counter is marked unknown, and this
  * transaction is to be repeated; nothing goes on after the error, it is only
  * raised as another.  An index that a user has made raises what it raises.
  */
 void
-evento_write(Relation rel, EventoEntry **entries, int nentries,
-			 EventoBuffered *events, int64 nevents, int64 first)
+evento_write(Relation rel, const EventoPending *pending, int64 first)
 {
 	MemoryContext caller = CurrentMemoryContext;
 
-	fill_in(events, nevents, first);
+	number_streams(pending, first);
 	PG_TRY();
 	{
-		write_streams(entries, nentries);
-		write_events(rel, events, nevents);
+		write_streams(pending->entries, pending->nentries);
+		write_events(rel, pending, first);
 	}
 	PG_CATCH();
 	{
