@@ -7,6 +7,9 @@
 -- The log
 -- ---------------------------------------------------------------------------
 
+-- A publication of the table needs it for rows that are changed, as by an erasure.
+ALTER TABLE _events REPLICA IDENTITY USING INDEX _events_position;
+
 
 
 -- ---------------------------------------------------------------------------

@@ -61,6 +61,8 @@ CREATE TABLE _events (
 );
 CREATE UNIQUE INDEX _events_position ON _events (position);
 CREATE UNIQUE INDEX _events_stream ON _events (stream_no, version) INCLUDE (id) WHERE stream_no IS NOT NULL;
+-- A publication of the table needs it for rows that are changed, as by an erasure.
+ALTER TABLE _events REPLICA IDENTITY USING INDEX _events_position;
 COMMENT ON TABLE _events IS 'The log. Rows are written by the C of the extension at commit and never changed; read the view events.';
 
 CREATE TABLE _snapshots (
