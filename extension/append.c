@@ -117,54 +117,70 @@ same_content(TupleTableSlot *slot, const EventoNewEvent *event)
 		(data_isnull || same_text(data, event->data, event->data_len));
 }
 
-/* Whether the event stored as that version of a stream has this type and data. */
+/*
+ * Whether the event in a slot has this id.  *same, unless it is false already:
+ * whether it has this type and data.
+ */
 static bool
-same_as_stored(const EventoEntry *entry, int64 version, const EventoNewEvent *event)
+same_event(TupleTableSlot *slot, const EventoNewEvent *event, bool *same)
+{
+	bool		isnull;
+	Datum		id = slot_getattr(slot, Anum_event_id, &isnull);
+
+	if (isnull || memcmp(DatumGetUUIDP(id), &event->id, UUID_LEN) != 0)
+		return false;
+	*same = *same && same_content(slot, event);
+	return true;
+}
+
+/* The same for what is stored as a version of a stream. */
+static bool
+same_as_stored(const EventoEntry *entry, int64 version, const EventoNewEvent *event, bool *same)
 {
 	Relation	heap = table_open(evento_rel(EVENTO_REL_EVENTS), AccessShareLock);
 	Relation	index = index_open(evento_rel(EVENTO_REL_EVENTS_STREAM), AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(heap, NULL);
 	IndexScanDesc scan = evento_index_beginscan(heap, index, SnapshotSelf, 2);
 	ScanKeyData keys[2];
-	bool		same;
+	bool		found;
 
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(entry->row.no));
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(version));
 	index_rescan(scan, keys, 2, NULL, 0);
-	same = index_getnext_slot(scan, ForwardScanDirection, slot) && same_content(slot, event);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot) && same_event(slot, event, same);
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, NoLock);
 	table_close(heap, NoLock);
-	return same;
+	return found;
 }
 
 /* The same for an event in the buffer. */
 static bool
-same_as_buffered(int64 at, const EventoNewEvent *event)
+same_as_buffered(int64 at, const EventoNewEvent *event, bool *same)
 {
 	Relation	heap = table_open(evento_rel(EVENTO_REL_EVENTS), AccessShareLock);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(heap), &TTSOpsHeapTuple);
 	bool		copied;
-	bool		same;
+	bool		found;
 	HeapTuple	tuple = evento_buffer_tuple(at, &copied);
 
 	ExecStoreHeapTuple(tuple, slot, copied);
-	same = same_content(slot, event);
+	found = same_event(slot, event, same);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(heap, NoLock);
-	return same;
+	return found;
 }
 
-/* Version that has an id, in the buffer (then *at >= 0) or stored; 0 for none. */
+/* Version that has an id, among the newest ones buffered or stored; 0 for none. */
 static int64
-find_id(EventoEntry *entry, const EventoAppend *append, const pg_uuid_t *id, int64 *at)
+find_id(EventoEntry *entry, const EventoAppend *append, const pg_uuid_t *id)
 {
 	int			window = evento_id_window;
+	int64		at = evento_buffer_find_id(entry, id, window);
 
-	*at = evento_buffer_find_id(entry, id, window);
-	if (*at >= 0)
-		return evento_buffer_version(*at);
+	if (at >= 0)
+		return evento_buffer_version(at);
 	if (entry->stored_head == 0 || entry->buffered >= window)
 		return 0;
 	window -= (int) entry->buffered;
@@ -205,43 +221,47 @@ outcome_id_clash(EventoOutcome *outcome, const EventoAppend *append, const char 
  * The rule of ids: where the stream has all the ids that were given, where
  * they would stand had this append succeeded before, this is its repeat.  True
  * where that decides the outcome; false where no id is there yet.
+ *
+ * Ids are looked for among the newest versions only.  But one that is found
+ * says where all the others must stand, be that further back.
  */
 static bool
 decide_by_ids(EventoEntry *entry, const EventoAppend *append, EventoOutcome *outcome)
 {
 	int64		before = -1;	/* version before the first event of the first try */
 	bool		found = false;
-	bool		fits = true;
+	bool		fits;
 	bool		same = true;
 
-	for (int i = 0; i < append->nevents; i++)
+	for (int i = append->nevents - 1; i >= 0 && !found; i--)
 	{
-		const EventoNewEvent *event = &append->events[i];
-		int64		at;
 		int64		version;
 
-		if (!event->has_id)
+		CHECK_FOR_INTERRUPTS();
+		if (!append->events[i].has_id)
 			continue;
-		version = find_id(entry, append, &event->id, &at);
-		if (version == 0)
-		{
-			fits = false;
-			continue;
-		}
-		if (!found)
-			before = version - 1 - i;
-		found = true;
-		fits = fits && before >= 0 && before == version - 1 - i;
-		if (fits && !(append->flags & EVENTO_ITEM_SAME_ID_WINS))
-			same = same && (at >= 0 ? same_as_buffered(at, event) :
-							same_as_stored(entry, version, event));
+		version = find_id(entry, append, &append->events[i].id);
+		found = version != 0;
+		before = version - 1 - i;
 	}
 	if (!found)
 		return false;
-	fits = fits && before + append->nevents <= entry->stored_head + entry->buffered;
+
+	fits = before >= 0 && before + append->nevents <= entry->stored_head + entry->buffered;
+	for (int i = append->nevents - 1; i >= 0 && fits; i--)
+	{
+		const EventoNewEvent *event = &append->events[i];
+		int64		version = before + 1 + i;
+
+		CHECK_FOR_INTERRUPTS();
+		if (event->has_id)
+			fits = version > entry->stored_head ?
+				same_as_buffered(evento_buffer_find_version(entry, version), event, &same) :
+				same_as_stored(entry, version, event, &same);
+	}
 	if (!fits)
 		outcome_id_clash(outcome, append, "Some of the ids are there, others are not, or they stand elsewhere.");
-	else if (!same)
+	else if (!same && !(append->flags & EVENTO_ITEM_SAME_ID_WINS))
 		outcome_id_clash(outcome, append, "The event that has the id differs in type or data.");
 	else
 		outcome_repeat(outcome, before + 1, before + append->nevents);
@@ -314,7 +334,7 @@ decide_streamless(const EventoAppend *append, EventoOutcome *outcome)
 		}
 		at = evento_buffer_find_id(NULL, &event->id, evento_id_window);
 		if (at >= 0)
-			same = same_as_buffered(at, event);
+			(void) same_as_buffered(at, event, &same);
 		else if (!(append->flags & EVENTO_ITEM_SINCE) || !find_since(append, event, &same))
 			continue;
 		found++;

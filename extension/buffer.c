@@ -477,6 +477,18 @@ evento_buffer_find_id(EventoEntry *entry, const pg_uuid_t *id, int window)
 }
 
 int64
+evento_buffer_find_version(EventoEntry *entry, int64 version)
+{
+	int64		at = entry->newest;
+
+	while (at >= 0 && buffer->pending.events[at].version > version)
+		at = buffer->pending.events[at].previous;
+	if (at < 0 || buffer->pending.events[at].version != version)
+		elog(ERROR, "version " INT64_FORMAT " is not in the buffer", version);
+	return at;
+}
+
+int64
 evento_buffer_version(int64 at)
 {
 	Assert(at >= 0 && at < buffer->pending.nevents);

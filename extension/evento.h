@@ -347,6 +347,9 @@ extern int64 evento_buffer_add(EventoEntry *entry, const EventoNewEvent *event, 
  */
 extern int64 evento_buffer_find_id(EventoEntry *entry, const pg_uuid_t *id, int window);
 
+/* Where the event lies that is buffered as a version of a stream; it has to be there. */
+extern int64 evento_buffer_find_version(EventoEntry *entry, int64 version);
+
 /*
  * A buffered event: its version (0 without stream), and its row.  *copied:
  * whether the row was read from the temporary file, and is palloc'd for the
