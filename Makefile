@@ -60,6 +60,7 @@ OBJS = \
 	extension/buffer.o \
 	extension/catalog.o \
 	extension/check.o \
+	extension/consumers.o \
 	extension/heads.o \
 	extension/read.o \
 	extension/rows.o \

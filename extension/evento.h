@@ -17,6 +17,7 @@
  * rows.c       single rows of the extension's tables
  * read.c       read_stream, read_all, scan_all, load_stream
  * streams.c    delete_stream, snapshots, lock keys
+ * consumers.c  consumers in SQL: their locks
  * wait.c       wait, watermark
  * worker.c     launcher and the worker of a database
  * compat.h     every PG_VERSION_NUM shim

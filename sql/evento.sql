@@ -308,7 +308,335 @@ COMMENT ON VIEW appending IS 'Who holds the watermark back: transactions in the 
 -- Consumers in SQL
 -- ---------------------------------------------------------------------------
 
+-- What a consumer is lies in one table, where it stands in another.  A checkpoint moves often, perhaps while a stranger's
+-- snapshot keeps every version of its row alive: with a number that grows at each change in the key, the newest version is
+-- the first that a backward walk along the index meets, however many lie behind it.  Both are changed under the lock that
+-- _consumer_lock takes.
 
+CREATE TABLE _consumers (
+  name       text COLLATE "C" NOT NULL PRIMARY KEY,
+  context    text COLLATE "C" NOT NULL,
+  types      text[],
+  categories text[],
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE _consumers IS 'Consumers in SQL and what they want of the log.';
+
+CREATE TABLE _checkpoints (
+  consumer    text COLLATE "C" NOT NULL,
+  change      bigint NOT NULL,                      -- one more at each change
+  position    bigint NOT NULL,                      -- it has done with all up to here
+  epoch       bigint NOT NULL,                      -- of the newest owner
+  ttl         interval NOT NULL,                    -- of the lease, which an ack extends
+  lease_until timestamptz,                          -- NULL: nobody's
+  owner       text,
+  owner_pid   integer,
+  application text,
+  claimed_at  timestamptz,
+  acked_at    timestamptz,
+  PRIMARY KEY (consumer, change)
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+COMMENT ON TABLE _checkpoints IS 'Where each consumer in SQL stands and who has it: a row each.';
+
+SELECT pg_catalog.pg_extension_config_dump('_consumers', '');
+SELECT pg_catalog.pg_extension_config_dump('_checkpoints', '');
+
+CREATE FUNCTION _consumer_check(name text, caller text) RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_consumer_check';
+COMMENT ON FUNCTION _consumer_check(text, text) IS 'Raises where a function that changes a consumer cannot write here (V0004, V0005, 25006), or the name has not 1 to 255 bytes (22023).';
+
+CREATE FUNCTION _consumer_lock(name text, wait boolean) RETURNS boolean
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'evento_consumer_lock';
+COMMENT ON FUNCTION _consumer_lock(text, boolean) IS 'Takes the lock of a consumer to the end of the transaction. False where another transaction has it and wait is false.';
+
+CREATE FUNCTION _consumer_unlock(name text) RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'evento_consumer_unlock';
+COMMENT ON FUNCTION _consumer_unlock(text) IS 'Gives the lock of a consumer back, for a caller that has changed nothing under it.';
+
+CREATE FUNCTION _consumer_limit() RETURNS bigint
+  LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_consumer_limit';
+COMMENT ON FUNCTION _consumer_limit() IS 'The watermark as it is now; NULL early after a start, when nobody has appended yet, and on a standby. Raises V0004.';
+
+CREATE FUNCTION _consumer_target(wanted bigint, present bigint) RETURNS bigint
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  readable bigint := _consumer_limit();
+  spent bigint := readable;
+BEGIN
+  IF readable IS NULL THEN
+    -- No event will ever get a position of a block that was reserved before a start: it may have been read up to there.
+    SELECT COALESCE((SELECT w.position FROM _watermark w), 0) INTO readable;
+    SELECT GREATEST(readable, CASE WHEN p.is_called THEN p.last_value + 1023 ELSE 0 END) INTO spent FROM _positions p;
+  END IF;
+  IF wanted < 0 OR wanted > GREATEST(spent, present) THEN
+    RAISE EXCEPTION 'position % is not one that can have been read', wanted
+      USING ERRCODE = 'invalid_parameter_value', DETAIL = pg_catalog.format('The log can be read up to %s.', readable),
+            HINT = 'Give what consumer_fetch gave as scanned.';
+  END IF;
+  RETURN COALESCE(wanted, readable);
+END
+$$;
+COMMENT ON FUNCTION _consumer_target(bigint, bigint) IS 'A position that a consumer, now at present, may be set to: the one wanted, or the end of what can be read for NULL. Raises 22023 for one that lies ahead of the log.';
+
+CREATE FUNCTION consumer_claim(name text, ttl interval, context text DEFAULT '*', types text[] DEFAULT NULL, categories text[] DEFAULT NULL,
+                               held bigint DEFAULT NULL, start bigint DEFAULT 0)
+  RETURNS TABLE (epoch bigint, "position" bigint)
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER ROWS 1
+  SET search_path = pg_catalog, evento, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
+  c _consumers;
+  k _checkpoints;
+  j _jumps;
+  pattern text := COALESCE(consumer_claim.context, '*');
+  mine boolean;
+  refiltered boolean := false;
+BEGIN
+  PERFORM _consumer_check(consumer_claim.name, 'consumer_claim()');
+  IF consumer_claim.ttl IS NULL OR NOT consumer_claim.ttl BETWEEN '0' AND '1 year' THEN
+    RAISE EXCEPTION 'ttl must be between 0 and 1 year, not %', COALESCE(consumer_claim.ttl::text, 'NULL') USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  PERFORM FROM scan_all(0, 0, pattern, consumer_claim.types, consumer_claim.categories);  -- raises for a filter that is none
+
+  -- A look first: while its lease runs, others do not even touch the lock.
+  SELECT * INTO k FROM _checkpoints p WHERE p.consumer = consumer_claim.name ORDER BY p.change DESC LIMIT 1;
+  mine := COALESCE(k.epoch = held AND k.lease_until IS NOT NULL, false);
+  IF NOT mine AND k.lease_until > pg_catalog.clock_timestamp() THEN
+    RETURN;
+  END IF;
+  IF NOT _consumer_lock(consumer_claim.name, false) THEN
+    -- Nobody takes it over while the owner's lease runs: a transaction of the owner's own is at it.
+    IF mine AND k.lease_until > pg_catalog.clock_timestamp() THEN
+      RETURN QUERY SELECT k.epoch, k.position;
+    END IF;
+    RETURN;
+  END IF;
+
+  SELECT * INTO c FROM _consumers s WHERE s.name = consumer_claim.name;
+  SELECT * INTO k FROM _checkpoints p WHERE p.consumer = consumer_claim.name ORDER BY p.change DESC LIMIT 1;
+  mine := COALESCE(k.epoch = held AND k.lease_until IS NOT NULL, false);
+  IF NOT mine AND k.lease_until > pg_catalog.clock_timestamp() THEN
+    PERFORM _consumer_unlock(consumer_claim.name);
+    RETURN;
+  END IF;
+
+  IF c.name IS NULL THEN
+    k.position := _consumer_target(start, 0);
+    k.epoch := 0;
+    k.change := 0;
+    -- Where the transaction's snapshot cannot see that another made it, this is 40001.
+    INSERT INTO _consumers (name, context, types, categories)
+      VALUES (consumer_claim.name, pattern, consumer_claim.types, consumer_claim.categories) ON CONFLICT DO NOTHING;
+    INSERT INTO _checkpoints (consumer, change, position, epoch, ttl)
+      VALUES (consumer_claim.name, k.change, k.position, k.epoch, consumer_claim.ttl) ON CONFLICT DO NOTHING;
+  ELSIF (c.context, c.types, c.categories) IS DISTINCT FROM (pattern, consumer_claim.types, consumer_claim.categories) THEN
+    UPDATE _consumers s SET context = pattern, types = consumer_claim.types, categories = consumer_claim.categories
+     WHERE s.name = consumer_claim.name;
+    refiltered := true;
+  END IF;
+
+  IF NOT mine OR refiltered THEN
+    mine := false;
+    -- The clock keeps an epoch from coming again where the row that held it is lost: dropped, or left behind by a failover.
+    k.epoch := GREATEST(k.epoch + 1, (EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint);
+  END IF;
+  UPDATE _checkpoints p
+     SET change = p.change + 1, epoch = k.epoch, ttl = consumer_claim.ttl, lease_until = pg_catalog.clock_timestamp() + consumer_claim.ttl,
+         owner = session_user, owner_pid = pg_catalog.pg_backend_pid(), application = pg_catalog.current_setting('application_name'),
+         claimed_at = CASE WHEN mine THEN p.claimed_at ELSE pg_catalog.clock_timestamp() END
+   WHERE p.consumer = consumer_claim.name AND p.change = k.change;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'checkpoint of consumer "%" was changed by another way', consumer_claim.name USING ERRCODE = 'serialization_failure';
+  END IF;
+
+  IF NOT mine THEN
+    SELECT * INTO j FROM _jumps u WHERE u.last_position < k.position AND k.position < u.next_position LIMIT 1;
+    IF FOUND THEN
+      RAISE WARNING 'consumer "%" may have read events that are lost', consumer_claim.name
+        USING DETAIL = pg_catalog.format('It stands at %s. What was behind %s is gone, the log goes on at %s: %s.', k.position, j.last_position, j.next_position, j.reason);
+    END IF;
+  END IF;
+  RETURN QUERY SELECT k.epoch, k.position;
+END
+$$;
+COMMENT ON FUNCTION consumer_claim(text, interval, text, text[], text[], bigint, bigint) IS
+'Makes the caller the owner of a durable consumer for ttl (0 to 1 year; an ack extends it) and gives a row with its epoch, which consumer_ack wants, and its checkpoint; no row while another has it, at once, whatever transactions are open. A consumer that is new (name: 1 to 255 bytes) starts behind position start: 0 the beginning, NULL the end of the log.
+An owner renews with held, the epoch it has: it keeps the epoch then, also after its lease ran out, if nobody has taken the consumer over. Every take-over has a higher epoch. context, types, categories: the filter, as for scan_all; another one than before is kept from here on, with a new epoch, and does not move the checkpoint. ttl 0: for this transaction only.
+Raises a WARNING where the checkpoint lies among positions that a failover lost; V0004 not preloaded, V0005 on a standby, 22023 for what is out of bounds, 40001 when the snapshot of a REPEATABLE READ transaction is too old.';
+
+CREATE FUNCTION consumer_fetch(name text, max bigint DEFAULT 1000)
+  RETURNS SETOF scanned_event
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER ROWS 1000
+  SET search_path = pg_catalog, evento, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
+  c record;
+BEGIN
+  SELECT p.position, s.context, s.types, s.categories INTO c
+    FROM _consumers s, LATERAL (SELECT k.position FROM _checkpoints k WHERE k.consumer = s.name ORDER BY k.change DESC LIMIT 1) p
+   WHERE s.name = consumer_fetch.name;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'consumer "%" does not exist', consumer_fetch.name USING ERRCODE = 'undefined_object', HINT = 'consumer_claim makes it.';
+  END IF;
+  RETURN QUERY SELECT * FROM scan_all(c.position, consumer_fetch.max, c.context, c.types, c.categories);
+END
+$$;
+COMMENT ON FUNCTION consumer_fetch(text, bigint) IS
+'Events behind a consumer''s checkpoint that fit its filter, in order, up to the watermark, at most max (NULL: as many as there are). Rows as scan_all gives them: the last has all but scanned NULL and says how far it looked (at most 100,000 events in one call); acknowledge that, and a rare filter never looks at an event twice.
+Moves nothing: called again before consumer_ack it gives the same events, behind one in the same transaction those that follow. Whoever fetches, only the owner can ack. Works on a standby. Raises 42704 where there is no such consumer, V0004, 22023.';
+
+CREATE FUNCTION consumer_ack(name text, "position" bigint, epoch bigint, after bigint DEFAULT NULL) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+  SET search_path = pg_catalog, evento, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
+  k _checkpoints;
+BEGIN
+  PERFORM _consumer_check(consumer_ack.name, 'consumer_ack()');
+  IF consumer_ack."position" IS NULL OR consumer_ack.epoch IS NULL THEN
+    RAISE EXCEPTION 'position and epoch must not be NULL' USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  PERFORM _consumer_lock(consumer_ack.name, true);
+  SELECT * INTO k FROM _checkpoints p WHERE p.consumer = consumer_ack.name ORDER BY p.change DESC LIMIT 1;
+  IF NOT FOUND OR k.epoch <> consumer_ack.epoch OR k.lease_until IS NULL THEN
+    RAISE EXCEPTION 'consumer "%" is not held with epoch % any more', consumer_ack.name, consumer_ack.epoch
+      USING ERRCODE = 'V0008',
+            DETAIL = CASE WHEN k.consumer IS NULL THEN 'There is no such consumer.'
+                          WHEN k.lease_until IS NULL THEN 'It was given back or reset.'
+                          ELSE pg_catalog.format('It was taken over with epoch %s.', k.epoch) END,
+            HINT = 'Claim it again, and fetch from where it stands then.';
+  END IF;
+  IF k.position <> after THEN
+    RAISE EXCEPTION 'consumer "%" stands at %, not at %', consumer_ack.name, k.position, after
+      USING ERRCODE = 'V0008', HINT = 'Fetch again.';
+  END IF;
+  IF consumer_ack."position" < k.position THEN
+    RAISE EXCEPTION 'consumer "%" stands at % and cannot go back to %', consumer_ack.name, k.position, consumer_ack."position"
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'consumer_reset sets it back.';
+  END IF;
+  PERFORM _consumer_target(consumer_ack."position", k.position);
+
+  -- A poll that found nothing writes only where the lease wants it. (A kept snapshot cannot tell what is the newest.)
+  IF consumer_ack."position" = k.position AND k.lease_until > pg_catalog.clock_timestamp() + k.ttl / 2
+     AND pg_catalog.current_setting('transaction_isolation') = 'read committed' THEN
+    RETURN false;
+  END IF;
+  UPDATE _checkpoints p
+     SET change = p.change + 1, position = consumer_ack."position", lease_until = pg_catalog.clock_timestamp() + p.ttl,
+         acked_at = pg_catalog.clock_timestamp()
+   WHERE p.consumer = consumer_ack.name AND p.change = k.change;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'checkpoint of consumer "%" was changed by another way', consumer_ack.name USING ERRCODE = 'serialization_failure';
+  END IF;
+  RETURN consumer_ack."position" > k.position;
+END
+$$;
+COMMENT ON FUNCTION consumer_ack(text, bigint, bigint, bigint) IS
+'Moves a consumer''s checkpoint to position (scanned of what was fetched last) in the caller''s transaction, so that it commits with what was made of the events or not at all, and extends the lease by its ttl. True where it moved, false where it stood there already. epoch: what consumer_claim gave. after: where the caller believes it to stand, for those who fetched in an earlier transaction.
+Until the transaction ends, claims give no row, and other acks of the same consumer wait. Raises V0008 where another has taken it over since, where it was given back, reset or dropped, or does not stand at after; 22023 for a position that lies back (consumer_reset does that) or beyond what can be read; V0004, V0005, 40001.';
+
+CREATE FUNCTION consumer_release(name text, epoch bigint) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+  SET search_path = pg_catalog, evento, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
+  k _checkpoints;
+BEGIN
+  PERFORM _consumer_check(consumer_release.name, 'consumer_release()');
+  PERFORM _consumer_lock(consumer_release.name, true);
+  SELECT * INTO k FROM _checkpoints p WHERE p.consumer = consumer_release.name ORDER BY p.change DESC LIMIT 1;
+  IF k.epoch IS DISTINCT FROM consumer_release.epoch OR k.lease_until IS NULL THEN
+    RETURN false;
+  END IF;
+  UPDATE _checkpoints p SET change = p.change + 1, lease_until = NULL, owner = NULL, owner_pid = NULL, application = NULL
+   WHERE p.consumer = consumer_release.name AND p.change = k.change;
+  RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION consumer_release(text, bigint) IS
+'Gives a consumer back before its lease runs out, so that another can claim it at once. True where the caller had it with that epoch, false where it had not: then nothing is changed. Raises V0004, V0005, 22023, 40001.';
+
+CREATE FUNCTION consumer_reset(name text, "position" bigint) RETURNS bigint
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+  SET search_path = pg_catalog, evento, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
+  k _checkpoints;
+BEGIN
+  PERFORM _consumer_check(consumer_reset.name, 'consumer_reset()');
+  PERFORM _consumer_lock(consumer_reset.name, true);
+  SELECT * INTO k FROM _checkpoints p WHERE p.consumer = consumer_reset.name ORDER BY p.change DESC LIMIT 1;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'consumer "%" does not exist', consumer_reset.name USING ERRCODE = 'undefined_object', HINT = 'consumer_claim makes it.';
+  END IF;
+  k.position := _consumer_target(consumer_reset."position", k.position);
+  UPDATE _checkpoints p
+     SET change = p.change + 1, position = k.position, lease_until = NULL, owner = NULL, owner_pid = NULL, application = NULL,
+         epoch = GREATEST(p.epoch + 1, (EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint)
+   WHERE p.consumer = consumer_reset.name AND p.change = k.change;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'checkpoint of consumer "%" was changed by another way', consumer_reset.name USING ERRCODE = 'serialization_failure';
+  END IF;
+  RETURN k.position;
+END
+$$;
+COMMENT ON FUNCTION consumer_reset(text, bigint) IS
+'Sets the checkpoint of a consumer, back or forth, in the caller''s transaction, and gives it: 0 is the beginning, NULL the end of the log. Whoever owned it does so no more: its next ack raises V0008. Waits for a transaction that has the consumer (lock_timeout bounds that). Raises 42704 where there is no such consumer, 22023 for a position beyond what can be read, V0004, V0005, 40001.';
+
+CREATE FUNCTION consumer_drop(name text) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+  SET search_path = pg_catalog, evento, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM _consumer_check(consumer_drop.name, 'consumer_drop()');
+  PERFORM _consumer_lock(consumer_drop.name, true);
+  DELETE FROM _checkpoints p WHERE p.consumer = consumer_drop.name;
+  DELETE FROM _consumers c WHERE c.name = consumer_drop.name;
+  RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION consumer_drop(text) IS
+'Forgets a consumer and its checkpoint. True where there was one. Whoever owned it gets V0008 at its next ack; a claim makes it anew, from the beginning. Waits for a transaction that has the consumer (lock_timeout bounds that). Raises V0004, V0005, 22023, 40001.';
+
+CREATE VIEW consumers AS
+SELECT c.name AS consumer,
+       'sql' COLLATE "C" AS kind,
+       k.position,
+       k.epoch,
+       k.owner,
+       k.lease_until,
+       COALESCE(k.lease_until > pg_catalog.clock_timestamp(), false) AS live,
+       c.context,
+       c.types,
+       c.categories,
+       -- Counted as far as 10,000; beyond, positions count, without those that were jumped over.
+       b.events + CASE WHEN b.events < 10000 THEN 0 ELSE
+         GREATEST(0, w.position - b.last -
+           (SELECT COALESCE(pg_catalog.sum(LEAST(j.next_position - 1, w.position) - GREATEST(j.last_position, b.last)), 0)
+              FROM _jumps j WHERE j.next_position - 1 > b.last AND j.last_position < w.position))::bigint END AS lag_events,
+       COALESCE(pg_catalog.round(EXTRACT(epoch FROM GREATEST(pg_catalog.clock_timestamp() - o.recorded_at, '0')), 3), 0) AS lag_seconds,
+       c.created_at,
+       k.claimed_at,
+       k.acked_at,
+       EXISTS (SELECT FROM _jumps j WHERE j.last_position < k.position AND k.position < j.next_position) AS lost_range,
+       k.owner_pid,
+       k.application
+  FROM _consumers c
+ CROSS JOIN (SELECT COALESCE((SELECT m.position FROM _watermark m), 0) AS position) w
+ CROSS JOIN LATERAL (SELECT p.* FROM _checkpoints p WHERE p.consumer = c.name ORDER BY p.change DESC LIMIT 1) k
+ CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS events, pg_catalog.max(n.position) AS last
+                       FROM (SELECT e.position FROM _events e WHERE e.position > k.position ORDER BY e.position LIMIT 10000) n
+                      WHERE n.position <= w.position) b
+  LEFT JOIN LATERAL (SELECT e.position, e.recorded_at FROM _events e WHERE e.position > k.position ORDER BY e.position LIMIT 1) o
+    ON o.position <= w.position;
+COMMENT ON VIEW consumers IS 'Durable consumers: checkpoint (position), owner and its lease (live: it runs), the filter, and how far it is behind the log, whatever its filter: lag_events (exact below 10,000, above that by positions, without those that were jumped over) and lag_seconds, the age of the oldest event it has yet to look at, 0 where there is none. lost_range: its checkpoint lies among positions that a failover or a restore left out, so it may have read events that are lost.';
+
+GRANT SELECT ON consumers TO evento_reader;
+GRANT EXECUTE ON FUNCTION consumer_fetch(text, bigint) TO evento_reader;
+GRANT EXECUTE ON FUNCTION
+  consumer_claim(text, interval, text, text[], text[], bigint, bigint), consumer_ack(text, bigint, bigint, bigint),
+  consumer_release(text, bigint), consumer_reset(text, bigint), consumer_drop(text)
+  TO evento_writer;
 
 -- ---------------------------------------------------------------------------
 -- Import from other event stores
