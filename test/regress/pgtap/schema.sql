@@ -16,6 +16,12 @@ SELECT results_eq($$
   ('append(stream text, type text, data json, metadata json DEFAULT NULL::json, expected bigint DEFAULT NULL::bigint, id uuid DEFAULT NULL::uuid, context text DEFAULT ''default''::text, class text DEFAULT NULL::text, kind text DEFAULT ''domain''::text) bigint' COLLATE "C"),
   ('append_batch(appends bytea) TABLE(outcome text, first_version bigint, last_version bigint, detail text)'),
   ('append_events(stream text, events evento.new_event[], expected bigint DEFAULT NULL::bigint) bigint'),
+  ('consumer_ack(name text, "position" bigint, epoch bigint, after bigint DEFAULT NULL::bigint) boolean'),
+  ('consumer_claim(name text, ttl interval, context text DEFAULT ''*''::text, types text[] DEFAULT NULL::text[], categories text[] DEFAULT NULL::text[], held bigint DEFAULT NULL::bigint, start bigint DEFAULT 0) TABLE(epoch bigint, "position" bigint)'),
+  ('consumer_drop(name text) boolean'),
+  ('consumer_fetch(name text, max bigint DEFAULT 1000) SETOF evento.scanned_event'),
+  ('consumer_release(name text, epoch bigint) boolean'),
+  ('consumer_reset(name text, "position" bigint) bigint'),
   ('delete_stream(stream text, expected bigint DEFAULT NULL::bigint) bigint'),
   ('drop_snapshots(stream text) boolean'),
   ('last_append(OUT first bigint, OUT last bigint) record'),
@@ -26,7 +32,7 @@ SELECT results_eq($$
   ('scan_all(after bigint DEFAULT 0, max bigint DEFAULT 1000, context text DEFAULT ''*''::text, types text[] DEFAULT NULL::text[], categories text[] DEFAULT NULL::text[], max_scan bigint DEFAULT 100000, max_bytes bigint DEFAULT NULL::bigint) SETOF evento.scanned_event'),
   ('wait(IN after bigint, IN timeout interval DEFAULT ''00:00:30''::interval, INOUT watermark bigint DEFAULT NULL::bigint)'),
   ('watermark() bigint')$$, 'functions and procedures');
-SELECT views_are('evento', ARRAY['appending', 'bundles', 'events', 'handlers', 'payloads', 'proxies', 'streams']);
+SELECT views_are('evento', ARRAY['appending', 'bundles', 'consumers', 'events', 'handlers', 'payloads', 'proxies', 'streams']);
 SELECT columns_are('evento', 'events', ARRAY['position', 'stream', 'version', 'id', 'type', 'context', 'kind', 'data', 'metadata', 'class', 'timestamp', 'recorded_at', 'force_telemetry']);
 SELECT columns_are('evento', 'streams', ARRAY['stream', 'category', 'version', 'first_recorded_at', 'last_recorded_at', 'deleted_at', 'tombstone']);
 SELECT columns_are('evento', 'appending', ARRAY['pid', 'first_position', 'transaction_age', 'user', 'application_name', 'state', 'wait_event_type', 'wait_event', 'query']);
@@ -39,7 +45,7 @@ SELECT is_empty($$SELECT indexrelid::regclass FROM pg_index WHERE indrelid = 'ev
 -- ---- what it may do to queries ----
 
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.proparallel = 's' AND p.provolatile = 'v'$$, 'nothing that writes may run in parallel');
-SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'evento'::regnamespace AND l.lanname <> 'c' AND p.proname NOT LIKE '\_%'$$, 'all that users call is C');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'evento'::regnamespace AND l.lanname <> 'c' AND p.proname NOT LIKE '\_%' AND p.proname NOT LIKE 'consumer\_%'$$, 'what users call of the log is C');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.prosecdef AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search\_path=pg\_catalog, evento, pg\_temp')$$, 'SECURITY DEFINER functions pin search_path');
 
 -- ---- comments ----
@@ -80,7 +86,7 @@ SELECT is_member_of('evento_proxy', ARRAY['evento_admin']);
 -- ---- what a dump takes along ----
 
 SELECT results_eq($$SELECT unnest(extconfig)::regclass::text COLLATE "C" FROM pg_extension WHERE extname = 'evento' ORDER BY 1$$,
-  $$VALUES ('evento._bundles' COLLATE "C"), ('evento._classes'), ('evento._events'), ('evento._handlers'), ('evento._identity'), ('evento._jumps'), ('evento._payloads'), ('evento._positions'), ('evento._snapshots'), ('evento._streams')$$,
+  $$VALUES ('evento._bundles' COLLATE "C"), ('evento._checkpoints'), ('evento._classes'), ('evento._consumers'), ('evento._events'), ('evento._handlers'), ('evento._identity'), ('evento._jumps'), ('evento._payloads'), ('evento._positions'), ('evento._snapshots'), ('evento._streams')$$,
   'the log and the catalogue are dumped, the secret, leases and the watermark are not');
 SELECT is((SELECT seqincrement || ' ' || seqmin || ' ' || seqcycle FROM pg_sequence WHERE seqrelid = 'evento._positions'::regclass), '1024 1 false', 'positions are reserved 1024 at a time');
 SELECT is((SELECT tgenabled FROM pg_trigger WHERE tgrelid = 'evento._events'::regclass AND tgname = '_events_loaded'), 'A', 'rows of a restore are noticed always');
