@@ -219,11 +219,11 @@ BEGIN
   PERFORM _consumer_lock(consumer_ack.name, true);
   SELECT * INTO k FROM _checkpoints p WHERE p.consumer = consumer_ack.name ORDER BY p.change DESC LIMIT 1;
   IF NOT FOUND OR k.epoch <> consumer_ack.epoch OR k.lease_until IS NULL THEN
-    RAISE EXCEPTION 'consumer "%" is not held with epoch % any more', consumer_ack.name, consumer_ack.epoch
+    RAISE EXCEPTION 'consumer "%" is not held with the epoch given', consumer_ack.name
       USING ERRCODE = 'V0008',
             DETAIL = CASE WHEN k.consumer IS NULL THEN 'There is no such consumer.'
                           WHEN k.lease_until IS NULL THEN 'It was given back or reset.'
-                          ELSE pg_catalog.format('It was taken over with epoch %s.', k.epoch) END,
+                          ELSE pg_catalog.format('It is held with epoch %s, given was %s.', k.epoch, consumer_ack.epoch) END,
             HINT = 'Claim it again, and fetch from where it stands then.';
   END IF;
   IF k.position <> after THEN

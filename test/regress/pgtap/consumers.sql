@@ -71,7 +71,7 @@ SELECT is((SELECT state FROM pg_temp.catch(format('SELECT evento.consumer_ack(%L
 SELECT is((SELECT state || ' ' || message FROM pg_temp.catch($$SELECT evento.consumer_ack('c', 6, NULL)$$)), '22023 position and epoch must not be NULL', 'epoch NULL');
 SELECT is((SELECT state FROM pg_temp.catch(format('SELECT evento.consumer_ack(%L, NULL, %s)', 'c', :epoch))), '22023', 'position NULL');
 SELECT results_eq($$SELECT state, message, detail FROM pg_temp.catch('SELECT evento.consumer_ack(''c'', 6, 7)')$$,
-  format($$VALUES ('V0008', 'consumer "c" is not held with epoch 7 any more', 'It was taken over with epoch %s.')$$, :epoch), 'another epoch is fenced');
+  format($$VALUES ('V0008', 'consumer "c" is not held with the epoch given', 'It is held with epoch %s, given was 7.')$$, :epoch), 'another epoch is fenced');
 SELECT results_eq(format($$SELECT state, message FROM pg_temp.catch('SELECT evento.consumer_ack(''c'', 6, %s, after => 2)')$$, :epoch), $$VALUES ('V0008', 'consumer "c" stands at 5, not at 2')$$, 'one who believes it elsewhere too');
 SELECT is(evento.consumer_ack('c', 6, :epoch, after => 5), true, 'not one who knows');
 SELECT is((SELECT state || ' ' || detail FROM pg_temp.catch('SELECT evento.consumer_ack(''nobody'', 6, 7)')), 'V0008 There is no such consumer.', 'one that is not there');
