@@ -62,6 +62,9 @@ OBJS = \
 	extension/check.o \
 	extension/consumers.o \
 	extension/heads.o \
+	extension/index.o \
+	extension/json.o \
+	extension/key_ops.o \
 	extension/read.o \
 	extension/rows.o \
 	extension/sequencer.o \

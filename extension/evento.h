@@ -16,6 +16,9 @@
  * write.c      the rows of a transaction's appends, at PRE_COMMIT
  * rows.c       single rows of the extension's tables
  * read.c       read_stream, read_all, scan_all, load_stream
+ * json.c       text, which reads a key of a JSON value
+ * key_ops.c    operator class of the indexes on keys of JSON
+ * index.c      create_index, drop_index
  * streams.c    delete_stream, snapshots, lock keys
  * consumers.c  consumers in SQL: their locks
  * wait.c       wait, watermark
@@ -27,9 +30,9 @@
 
 #include "postgres.h"
 
-#include "datatype/timestamp.h"
 #include "access/htup.h"
 #include "datatype/timestamp.h"
+#include "fmgr.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "utils/relcache.h"
@@ -567,6 +570,18 @@ extern int64 evento_watermark_now(void);
 
 /* The highest position in the table, of any row; 0 where there is none. */
 extern int64 evento_newest_position(void);
+
+/* ---- wait.c, for index.c ---- */
+
+/* For procedures that let go of the snapshot: 25001 where that cannot be. */
+extern void evento_check_not_atomic(FunctionCallInfo fcinfo, const char *what);
+
+/* Lets go of every snapshot; EnsurePortalSnapshotExists() takes one again. */
+extern void evento_release_snapshots(void);
+
+/* ---- index.c ---- */
+
+extern PGDLLEXPORT void evento_index_main(Datum arg);
 
 /* ---- worker.c ---- */
 

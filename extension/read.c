@@ -53,8 +53,11 @@ enum
 	COL_COUNT
 };
 
-/* Columns of scanned_event, the widest row. */
+/* Columns of scanned_event and of events, the widest rows. */
 #define MAX_COLUMNS		(COL_COUNT + 4)
+
+/* Those of a row of events: position, stream, version; and before version 0.2 of the schema no category. */
+#define EVENTS_COLUMNS	(COL_COUNT + 4)
 
 /* A set of texts: sorted, for bsearch. */
 typedef struct TextSet
@@ -86,6 +89,7 @@ typedef struct StreamEntry
 {
 	int64		no;				/* key */
 	text	   *name;			/* NULL: has no row, which cannot be */
+	text	   *category;
 	int64		deleted_version;
 	bool		wanted;			/* its category passes the filter */
 } StreamEntry;
@@ -273,9 +277,23 @@ event_bigint(TupleTableSlot *event, AttrNumber attribute)
 	return DatumGetInt64(event->tts_values[attribute - 1]);
 }
 
-/* A row of type events. */
+/* The category of a stream: what stands before the first - of its name, or the whole name. */
+static text *
+category_of(text *name)
+{
+	char	   *data = VARDATA_ANY(name);
+	char	   *dash = memchr(data, '-', VARSIZE_ANY_EXHDR(name));
+
+	return dash == NULL ? name : cstring_to_text_with_len(data, dash - data);
+}
+
+/*
+ * A row of type events, or of scanned_event where scanned is not NULL.  stream
+ * and category are NULL for an event without stream.
+ */
 static void
-put_event(ReturnSetInfo *result, TupleTableSlot *event, text *stream, int64 *scanned)
+put_event(ReturnSetInfo *result, TupleTableSlot *event, text *stream, text *category,
+		  int64 *scanned)
 {
 	Datum		values[MAX_COLUMNS];
 	bool		nulls[MAX_COLUMNS];
@@ -293,6 +311,11 @@ put_event(ReturnSetInfo *result, TupleTableSlot *event, text *stream, int64 *sca
 	values[n] = event->tts_values[Anum_event_version - 1];
 	nulls[n++] = event->tts_isnull[Anum_event_version - 1];
 	fill_event(event, &values[n], &nulls[n]);
+	if (scanned == NULL && result->setDesc->natts == EVENTS_COLUMNS)
+	{
+		values[EVENTS_COLUMNS - 1] = PointerGetDatum(category);
+		nulls[EVENTS_COLUMNS - 1] = (category == NULL);
+	}
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
@@ -323,19 +346,6 @@ push_log_snapshot(void)
 	return watermark;
 }
 
-/* Whether the category of a stream (what stands before the first -) is in the set. */
-static bool
-category_wanted(TextSet *categories, text *name)
-{
-	char	   *data = VARDATA_ANY(name);
-	int			len = VARSIZE_ANY_EXHDR(name);
-	char	   *dash = memchr(data, '-', len);
-
-	if (dash == NULL)
-		return set_contains(categories, name);
-	return set_contains(categories, cstring_to_text_with_len(data, dash - data));
-}
-
 /* What is known of the stream of an event; looked up once a call. */
 static StreamEntry *
 stream_entry(HTAB *streams, EventoLookup *lookup, int64 no, LogFilter *filter)
@@ -349,12 +359,14 @@ stream_entry(HTAB *streams, EventoLookup *lookup, int64 no, LogFilter *filter)
 
 	/* The entry is whole before anything can raise. */
 	entry->name = NULL;
+	entry->category = NULL;
 	entry->deleted_version = 0;
 	entry->wanted = false;
 	if (!evento_lookup_no(lookup, no, &stream, &entry->name))
 		elog(ERROR, "stream " INT64_FORMAT " of an event has no row", no);
 	entry->deleted_version = stream.deleted_version;
-	entry->wanted = filter->categories == NULL || category_wanted(filter->categories, entry->name);
+	entry->category = category_of(entry->name);
+	entry->wanted = filter->categories == NULL || set_contains(filter->categories, entry->category);
 	return entry;
 }
 
@@ -465,6 +477,7 @@ read_range(ReturnSetInfo *result, LogRead *read, int64 watermark)
 				given++;
 				scanned = event_bigint(event, Anum_event_position);
 				put_event(result, event, stream ? stream->name : NULL,
+						  stream ? stream->category : NULL,
 						  read->tell_scanned ? &scanned : NULL);
 			}
 		}
@@ -550,7 +563,8 @@ evento_scan_all(PG_FUNCTION_ARGS)
 /* ---- along a stream ---- */
 
 /* Called with each event of a stream, deformed. */
-typedef void (*EventSink) (ReturnSetInfo *result, TupleTableSlot *event, text *stream);
+typedef void (*EventSink) (ReturnSetInfo *result, TupleTableSlot *event, text *stream,
+						   text *category);
 
 /*
  * Gives the events of a stream between two versions (both inclusive) to a
@@ -563,6 +577,7 @@ walk_stream(ReturnSetInfo *result, int64 no, text *name, int64 first, int64 last
 	Relation	heap;
 	Relation	index;
 	TupleTableSlot *event;
+	text	   *category;
 	IndexScanDesc scan;
 	ScanKeyData keys[3];
 
@@ -572,6 +587,7 @@ walk_stream(ReturnSetInfo *result, int64 no, text *name, int64 first, int64 last
 	heap = table_open(evento_rel(EVENTO_REL_EVENTS), AccessShareLock);
 	index = index_open(evento_rel(EVENTO_REL_EVENTS_STREAM), AccessShareLock);
 	event = table_slot_create(heap, NULL);
+	category = category_of(name);
 	scan = evento_index_beginscan(heap, index, GetActiveSnapshot(), 3);
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(no));
 	ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(first));
@@ -583,7 +599,7 @@ walk_stream(ReturnSetInfo *result, int64 no, text *name, int64 first, int64 last
 	{
 		CHECK_FOR_INTERRUPTS();
 		slot_getallattrs(event);
-		sink(result, event, name);
+		sink(result, event, name, category);
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(event);
@@ -592,9 +608,9 @@ walk_stream(ReturnSetInfo *result, int64 no, text *name, int64 first, int64 last
 }
 
 static void
-sink_event(ReturnSetInfo *result, TupleTableSlot *event, text *stream)
+sink_event(ReturnSetInfo *result, TupleTableSlot *event, text *stream, text *category)
 {
-	put_event(result, event, stream, NULL);
+	put_event(result, event, stream, category, NULL);
 }
 
 /*
@@ -645,13 +661,13 @@ put_part(ReturnSetInfo *result, TupleTableSlot *event, const char *part)
 }
 
 static void
-sink_stored(ReturnSetInfo *result, TupleTableSlot *event, text *stream)
+sink_stored(ReturnSetInfo *result, TupleTableSlot *event, text *stream, text *category)
 {
 	put_part(result, event, "stored");
 }
 
 static void
-sink_part(ReturnSetInfo *result, TupleTableSlot *event, text *stream)
+sink_part(ReturnSetInfo *result, TupleTableSlot *event, text *stream, text *category)
 {
 	put_part(result, event, "event");
 }

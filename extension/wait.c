@@ -33,8 +33,8 @@
 /* Longest sleep in one go; a longer timeout is slept in several. */
 #define NAP_MS 60000
 
-static void
-check_may_wait(FunctionCallInfo fcinfo)
+void
+evento_check_not_atomic(FunctionCallInfo fcinfo, const char *what)
 {
 	bool		atomic = fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
 		castNode(CallContext, fcinfo->context)->atomic;
@@ -42,7 +42,7 @@ check_may_wait(FunctionCallInfo fcinfo)
 	if (atomic || IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("evento.wait() cannot be called %s",
+				 errmsg("%s cannot be called %s", what,
 						atomic ? "inside a transaction block or a function" :
 						"in a transaction with isolation level REPEATABLE READ or SERIALIZABLE"),
 				 errdetail("It has to let go of the snapshot while it waits."),
@@ -88,8 +88,8 @@ committed_by_now(EventoDb *db)
  * gives a row has one registered besides the active one, to keep what its row
  * points to; ours points to nothing.
  */
-static void
-drop_snapshots(void)
+void
+evento_release_snapshots(void)
 {
 	Portal		portal = ActivePortal;
 
@@ -150,7 +150,7 @@ evento_wait(PG_FUNCTION_ARGS)
 	bool		nulls[1] = {false};
 
 	evento_check_preloaded();
-	check_may_wait(fcinfo);
+	evento_check_not_atomic(fcinfo, "evento.wait()");
 	deadline = GetCurrentTimestamp() + timeout_us(fcinfo, 1);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
@@ -166,7 +166,7 @@ evento_wait(PG_FUNCTION_ARGS)
 
 	if ((int64) pg_atomic_read_u64(&db->published) < target)
 	{
-		drop_snapshots();
+		evento_release_snapshots();
 		sleep_until(db, target, deadline);
 		EnsurePortalSnapshotExists();
 	}

@@ -10,6 +10,27 @@
 -- A publication of the table needs it for rows that are changed, as by an erasure.
 ALTER TABLE _events REPLICA IDENTITY USING INDEX _events_position;
 
+CREATE OR REPLACE VIEW events AS
+SELECT e.position,
+       s.name AS stream,
+       e.version,
+       e.id,
+       e.type,
+       e.context,
+       CASE WHEN e.service THEN 'service' ELSE 'domain' END COLLATE "C" AS kind,
+       e.data,
+       e.metadata,
+       e.class,
+       e."timestamp",
+       e.recorded_at,
+       e.force_telemetry,
+       pg_catalog.split_part(s.name, '-', 1) COLLATE "C" AS category
+  FROM _events e
+  LEFT JOIN _streams s ON s.stream_no = e.stream_no
+ -- No bound for the index: beside a caller's own lower bound the planner would take it for a narrow range, and sort the log.
+ WHERE e.position + 0 <= (SELECT w.position FROM _watermark w)
+   AND (e.stream_no IS NULL OR e.version > s.deleted_version);
+COMMENT ON VIEW events IS 'Every event in the one global order, up to the watermark: no event can appear later below one that is shown here. Events of a deleted stream are left out. category is what stands before the first "-" of the stream''s name. Own appends show some milliseconds after their commit; CALL evento.wait(NULL) waits for that.';
 
 
 -- ---------------------------------------------------------------------------
@@ -22,6 +43,69 @@ ALTER TABLE _events REPLICA IDENTITY USING INDEX _events_position;
 -- Indexes that users ask for, and keys of JSON
 -- ---------------------------------------------------------------------------
 
+CREATE FUNCTION text(data json, VARIADIC path text[]) RETURNS text
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'evento_text';
+COMMENT ON FUNCTION text(json, text[]) IS
+'The text of what is at a path in JSON: text(data, ''customer'', ''id''). Like #>>: numbers as they were written, objects and arrays as their JSON, NULL where there is nothing or null; but it raises nothing: each \u0000, which text cannot hold, and each half of a surrogate pair becomes U+FFFD.';
+
+CREATE TABLE _indexes (
+  what       text COLLATE "C" NOT NULL PRIMARY KEY,
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE _indexes IS 'What create_index was asked for. pg_dump takes this along, and not the indexes themselves.';
+SELECT pg_catalog.pg_extension_config_dump('_indexes', '');
+
+CREATE FUNCTION _key_extract_value(text, internal) RETURNS internal
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'evento_key_extract_value';
+COMMENT ON FUNCTION _key_extract_value(text, internal) IS 'Support of the operator class _key_ops.';
+CREATE FUNCTION _key_extract_query(text, internal, smallint, internal, internal, internal, internal) RETURNS internal
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'evento_key_extract_query';
+COMMENT ON FUNCTION _key_extract_query(text, internal, smallint, internal, internal, internal, internal) IS 'Support of the operator class _key_ops.';
+CREATE FUNCTION _key_consistent(internal, smallint, text, integer, internal, internal, internal, internal) RETURNS boolean
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'evento_key_consistent';
+COMMENT ON FUNCTION _key_consistent(internal, smallint, text, integer, internal, internal, internal, internal) IS 'Support of the operator class _key_ops.';
+CREATE OPERATOR CLASS _key_ops FOR TYPE text USING gin AS
+  OPERATOR 1 pg_catalog.= (text, text),
+  FUNCTION 1 pg_catalog.byteacmp(bytea, bytea),
+  FUNCTION 2 _key_extract_value(text, internal),
+  FUNCTION 3 _key_extract_query(text, internal, smallint, internal, internal, internal, internal),
+  FUNCTION 4 _key_consistent(internal, smallint, text, integer, internal, internal, internal, internal),
+  STORAGE bytea;
+COMMENT ON OPERATOR CLASS _key_ops USING gin IS 'Equality of texts of any length: a long one stands in the index by its beginning and a hash.';
+
+CREATE FUNCTION _index_plan(INOUT what text, OUT index_name text, OUT statement text)
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'evento_index_plan';
+COMMENT ON FUNCTION _index_plan(text) IS 'What create_index does for its argument: the argument in its one form, the name of the index, the statement. Raises 22023 where it is none.';
+
+CREATE VIEW indexes AS
+SELECT i.what,
+       p.index_name,
+       COALESCE(pg_catalog.pg_get_indexdef(c.oid), p.statement) AS definition,
+       COALESCE(x.indisvalid AND x.indisready, false) AS valid,
+       c.oid IS NOT NULL AS present,
+       pg_catalog.pg_relation_size(c.oid) AS size,
+       i.created_at
+  FROM _indexes i
+ CROSS JOIN LATERAL _index_plan(i.what) p
+  LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = 'evento')
+    ON c.relname = p.index_name
+  LEFT JOIN pg_catalog.pg_index x ON x.indexrelid = c.oid;
+COMMENT ON VIEW indexes IS 'The indexes that create_index was asked for: definition is what it would run where the index is not there (present false, as after a restore: CALL create_index(NULL) makes all that miss); valid is false while one is being built, or where a build was cut off; size in bytes.';
+
+CREATE PROCEDURE create_index(what text)
+  LANGUAGE c AS 'MODULE_PATHNAME', 'evento_create_index';
+COMMENT ON PROCEDURE create_index(text) IS
+'Builds an index for queries on the view events, CONCURRENTLY: appends go on meanwhile. what: ''type'', ''context'' (both with position), ''category'', ''time'' (recorded_at), or a key of JSON such as ''data.orderId'', ''data.customer.id'' or ''metadata.tenant'' for queries with = on evento.text(data, ''customer'', ''id''); a key with other characters than letters, digits, _, -, $ and @ stands in double quotes. NULL: all that the view indexes shows as not valid. One that is there gives a NOTICE. It outlives pg_dump as a row of indexes only: CALL create_index(NULL) after a restore.
+A background worker builds it; one that fails or is cancelled leaves nothing. Waits for transactions older than itself, and is refused inside a transaction block, a function or a REPEATABLE READ session (25001). Raises V0004, V0005, 22023 for what it cannot read, 53400 where no background worker is free, and what CREATE INDEX raises.';
+
+CREATE PROCEDURE drop_index(what text)
+  LANGUAGE c AS 'MODULE_PATHNAME', 'evento_drop_index';
+COMMENT ON PROCEDURE drop_index(text) IS
+'Drops an index that create_index made, CONCURRENTLY; a NOTICE where there is none. Takes and raises what create_index does, but NULL is 22023.';
+
+GRANT SELECT ON indexes TO evento_reader;
+GRANT EXECUTE ON FUNCTION text(json, text[]), _index_plan(text) TO evento_reader;
+GRANT EXECUTE ON PROCEDURE create_index(text), drop_index(text) TO evento_admin;
 
 
 -- ---------------------------------------------------------------------------
