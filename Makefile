@@ -61,6 +61,7 @@ OBJS = \
 	extension/catalog.o \
 	extension/check.o \
 	extension/consumers.o \
+	extension/erase.o \
 	extension/heads.o \
 	extension/index.o \
 	extension/json.o \
@@ -70,6 +71,8 @@ OBJS = \
 	extension/sequencer.o \
 	extension/shmem.o \
 	extension/spill.o \
+	extension/snapshots.o \
+	extension/stream_metadata.o \
 	extension/streams.o \
 	extension/wait.o \
 	extension/worker.o \

@@ -483,14 +483,17 @@ evento_append_item(const EventoAppend *append, EventoOutcome *outcome)
 		return;
 	}
 	evento_buffer_load(entry);
+	if (entry->row.tombstone)
+	{
+		/* Whether the id is there, too, is no longer of use to anyone. */
+		evento_outcome_deleted(outcome, append->stream, append->stream_len);
+		return;
+	}
 	if (decide_by_ids(entry, append, outcome) || !check_command_locks(append, outcome))
 		return;
 
 	head = entry->stored_head + entry->buffered;
-	if (entry->row.tombstone)
-		evento_outcome_set(outcome, ERRCODE_EVENTO_STREAM_DELETED,
-					psprintf("%s is deleted for good", stream_label(append)), NULL, NULL);
-	else if (!evento_expected_met(append->expected, head, entry->row.deleted_version))
+	if (!evento_expected_met(append->expected, head, entry->row.deleted_version))
 		evento_outcome_wrong_version(outcome, append->stream, append->stream_len, append->expected,
 							  head, entry->row.deleted_version);
 	else

@@ -586,13 +586,16 @@ on_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, 
 static void
 load_again(EventoEntry *entry)
 {
+	bool		row_known = entry->loaded;
 	bool		exists = entry->exists;
 	int64		no = entry->row.no;
 	int64		head = entry->stored_head;
 
+	/* The row may also have been changed by us, or be gone with a savepoint. */
 	entry->loaded = false;
 	evento_buffer_load(entry);
-	if (entry->exists != exists || entry->row.no != no || entry->stored_head != head)
+	if (entry->stored_head != head ||
+		(row_known && (entry->exists != exists || entry->row.no != no)))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("could not append: rows of stream \"%s\" were changed by another way",
@@ -748,21 +751,26 @@ evento_lock_stream(const char *name, int len)
 }
 
 int64
-evento_stream_head_locked(const char *name, int len, EventoStream *stream,
+evento_stream_head_locked(const char *name, int len, bool change, EventoStream *stream,
 						  bool *exists, bool *buffered)
 {
 	EventoEntry *entry = evento_buffer_entry(EVENTO_LOCK_STREAM, name, len, true);
 
-	/* The caller is about to change the row: nobody may rely on what is cached. */
-	entry->changed = true;
-	entry->loaded = false;
-	evento_heads_forget(evento_db(), events_filenode(), entry->hash, entry->name, entry->len);
+	/* Where the row is about to change nobody may rely on what is cached. */
+	if (change)
+	{
+		entry->changed = true;
+		entry->loaded = false;
+		evento_heads_forget(evento_db(), events_filenode(), entry->hash, entry->name, entry->len);
+	}
 	evento_buffer_load(entry);
 	*stream = entry->row;
 	*exists = entry->exists;
 	*buffered = entry->buffered > 0;
 
-	entry->loaded = false;
+	/* What the caller writes is looked up by who comes next. */
+	if (change)
+		entry->loaded = false;
 	return entry->stored_head + entry->buffered;
 }
 

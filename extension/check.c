@@ -295,7 +295,16 @@ evento_check_append(const EventoAppend *append, EventoOutcome *outcome)
 	return check_ids_distinct(append, outcome);
 }
 
-/* ---- expected versions ---- */
+/* ---- streams that are gone, expected versions ---- */
+
+/* V0003: all that can be said to who would go on with a tombstone's stream. */
+void
+evento_outcome_deleted(EventoOutcome *outcome, const char *name, int len)
+{
+	evento_outcome_set(outcome, ERRCODE_EVENTO_STREAM_DELETED,
+				psprintf("stream \"%s\" was deleted for good", pnstrdup(name, len)),
+				NULL, "Its name is used up by tombstone_stream. Use another stream.");
+}
 
 /* Whether a stream at head, hidden up to deleted_version, is what was expected. */
 bool

@@ -19,8 +19,11 @@
  * json.c       text, which reads a key of a JSON value
  * key_ops.c    operator class of the indexes on keys of JSON
  * index.c      create_index, drop_index
- * streams.c    delete_stream, snapshots, lock keys
  * consumers.c  consumers in SQL: their locks
+ * streams.c    delete_stream, tombstone_stream, lock keys
+ * snapshots.c  save_snapshot, drop_snapshots
+ * stream_metadata.c  set_stream_metadata, stream_metadata
+ * erase.c      erase_stream
  * wait.c       wait, watermark
  * worker.c     launcher and the worker of a database
  * compat.h     every PG_VERSION_NUM shim
@@ -113,7 +116,7 @@ extern bool evento_installed(void);
 /* A row of _streams. */
 typedef struct EventoStream
 {
-	int64		no;				/* stream_no: position of its first event */
+	int64		no;				/* stream_no: position of its first event, negative before it has one */
 	int64		deleted_version;	/* events up to this version are hidden */
 	bool		tombstone;
 	ItemPointerData tid;		/* of the row, for an update */
@@ -153,12 +156,12 @@ extern void evento_lookup_end(EventoLookup *lookup);
 /* The watermark that the row in evento._watermark has as the snapshot sees it, 0 where it is missing. */
 extern int64 evento_watermark_row(Snapshot snapshot);
 
-/* ---- streams.c ---- */
+/* ---- snapshots.c ---- */
 
 /*
  * Keeps or drops the snapshot of a stream.  The caller holds the stream's lock
- * and has checked version and state.  save: false where a newer one is there;
- * drop: false where there was none.  class_name may be NULL.
+ * and has checked version and state.  save: false where one of that version or
+ * a newer one is there; drop: false where there was none.  class_name may be NULL.
  */
 extern bool evento_snapshot_save(const char *name, int len, int64 version, text *class_name, text *state);
 extern bool evento_snapshot_drop(const char *name, int len);
@@ -172,6 +175,11 @@ typedef struct EventoSnapshot
 	TimestampTz taken_at;
 } EventoSnapshot;
 extern bool evento_snapshot_find(const char *name, int len, Snapshot snapshot, EventoSnapshot *found);
+
+/* ---- streams.c ---- */
+
+/* V0003 where a stream was deleted for good. */
+extern void evento_check_not_tombstoned(const char *name, int len, const EventoStream *row);
 
 /*
  * For who answers "it is stored" of another's event: makes the commit of this
@@ -201,10 +209,11 @@ extern void evento_lock_stream(const char *name, int len);
  * transaction has appended and not yet written; 0 where there is none.
  * Raises 40001 where the snapshot of the transaction cannot see the stored
  * head.  *buffered: whether this transaction has appended to it.
- * *exists: whether it has a row, which stream then holds.
+ * *exists: whether it has a row, which stream then holds; else that is all
+ * zeros.  change: the caller is going to change that row.
  */
-extern int64 evento_stream_head_locked(const char *name, int len, EventoStream *stream,
-									   bool *exists, bool *buffered);
+extern int64 evento_stream_head_locked(const char *name, int len, bool change,
+									   EventoStream *stream, bool *exists, bool *buffered);
 
 /* Compares an expected version (or NULL flag) with what is there; V0001, 22023. */
 extern void evento_check_expected(const char *name, int len, bool any, int64 expected,
@@ -300,6 +309,8 @@ extern void evento_outcome_set(EventoOutcome *outcome, int sqlstate, char *messa
 							   const char *hint);
 extern void evento_outcome_wrong_version(EventoOutcome *outcome, const char *name, int len,
 										 int64 expected, int64 head, int64 deleted_version);
+
+extern void evento_outcome_deleted(EventoOutcome *outcome, const char *name, int len);
 
 /* Raises what an outcome says; nothing where it is a success. */
 extern void evento_outcome_raise(const EventoOutcome *outcome);

@@ -403,8 +403,11 @@ event_wanted(LogFilter *filter, TupleTableSlot *event, MemoryContext scratch)
 static int64
 event_bytes(TupleTableSlot *event)
 {
-	int64		bytes = toast_raw_datum_size(event->tts_values[Anum_event_data - 1]) - VARHDRSZ;
+	int64		bytes = 0;
 
+	/* Erased events have neither. */
+	if (!event->tts_isnull[Anum_event_data - 1])
+		bytes += toast_raw_datum_size(event->tts_values[Anum_event_data - 1]) - VARHDRSZ;
 	if (!event->tts_isnull[Anum_event_metadata - 1])
 		bytes += toast_raw_datum_size(event->tts_values[Anum_event_metadata - 1]) - VARHDRSZ;
 	return bytes;

@@ -1,10 +1,16 @@
 /*
  * streams.c
- *	  What is done to a stream as a whole: its deletion, its snapshot, its lock
- *	  by name.
+ *	  The end of a stream: its deletion, after which it may go on, and its
+ *	  tombstone, after which it never does.  And the lock of a stream by name.
  *
  * Everything here that writes holds the stream's lock, so rows are found under
  * SnapshotSelf: the last committed state and what this transaction has written.
+ *
+ * Rows of _streams are written at once, not at PRE_COMMIT as events are: so a
+ * savepoint that is rolled back takes a deletion with it, and needs no help for
+ * that.  A row may say that versions are hidden which are still in the buffer.
+ * A stream whose events are all in the buffer, or that never had any, gets a
+ * row with a negative number, which its first event's position replaces.
  */
 #include "postgres.h"
 
@@ -12,33 +18,27 @@
 #include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/indexing.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "evento.h"
+#include "streams.h"
 
-/* Columns of evento._snapshots. */
-enum
-{
-	Anum_snapshot_stream = 1,
-	Anum_snapshot_version,
-	Anum_snapshot_class,
-	Anum_snapshot_state,
-	Anum_snapshot_taken_at,
-	Natts_snapshot = Anum_snapshot_taken_at
-};
+/* Bits of a number that tell those of one transaction apart: more than it can lock streams. */
+#define NUMBER_BITS 20
 
 PG_FUNCTION_INFO_V1(evento_delete_stream);
-PG_FUNCTION_INFO_V1(evento_save_snapshot);
-PG_FUNCTION_INFO_V1(evento_drop_snapshots);
+PG_FUNCTION_INFO_V1(evento_tombstone_stream);
 PG_FUNCTION_INFO_V1(evento_lock_key);
 
 /*
@@ -56,257 +56,181 @@ evento_durable_commit(void)
 	(void) evento_log_message("evento", "", 0);
 }
 
-/* ---- snapshots ---- */
+/*
+ * A number for a stream that has no event with a position yet.  Negative, and
+ * made of the transaction's own id, so that no other transaction can come to
+ * the same one at the same time; one that is there comes from another cluster
+ * by way of a dump, or from this transaction.
+ */
+static int64
+provisional_number(void)
+{
+	static uint32 counter = 0;
+	uint64		xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	const uint64 mask = (UINT64CONST(1) << NUMBER_BITS) - 1;
+	EventoStream other;
+	int64		no;
 
-/* Starts the search for the snapshot of a stream, in _snapshots that is open. */
-static SysScanDesc
-begin_snapshot_scan(Relation heap, Datum stream, Snapshot snapshot)
+	if (xid > (uint64) (PG_INT64_MAX >> NUMBER_BITS))
+		elog(ERROR, "transaction id is too large for the number of a stream");
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		no = -(int64) ((xid << NUMBER_BITS) | (counter++ & mask));
+	} while (evento_stream_by_no(no, SnapshotSelf, &other, NULL));
+	return no;
+}
+
+/* The row of a stream that has one, as it is now; palloc'd. */
+static HeapTuple
+stored_row(Relation heap, int64 no)
 {
 	ScanKeyData key;
-
-	/* ScanKeyInit sets the "C" collation, which is that of the column. */
-	ScanKeyInit(&key, Anum_snapshot_stream, BTEqualStrategyNumber, F_TEXTEQ, stream);
-	return systable_beginscan(heap, evento_rel(EVENTO_REL_SNAPSHOTS_PKEY), true, snapshot,
-							  1, &key);
-}
-
-/*
- * Finds the snapshot of a stream as an MVCC snapshot sees it.  Texts are
- * palloc'd in the current context and detoasted.
- */
-bool
-evento_snapshot_find(const char *name, int len, Snapshot snapshot, EventoSnapshot *found)
-{
-	Relation	heap = table_open(evento_rel(EVENTO_REL_SNAPSHOTS), AccessShareLock);
-	Datum		stream = PointerGetDatum(cstring_to_text_with_len(name, len));
-	SysScanDesc scan = begin_snapshot_scan(heap, stream, snapshot);
-	HeapTuple	tuple = systable_getnext(scan);
-
-	if (HeapTupleIsValid(tuple))
-	{
-		Datum		values[Natts_snapshot];
-		bool		nulls[Natts_snapshot];
-
-		evento_deform_row(heap, Natts_snapshot, tuple, values, nulls);
-		found->version = DatumGetInt64(values[Anum_snapshot_version - 1]);
-		found->class_name = nulls[Anum_snapshot_class - 1] ? NULL :
-			DatumGetTextPCopy(values[Anum_snapshot_class - 1]);
-		found->state = DatumGetTextPCopy(values[Anum_snapshot_state - 1]);
-		found->taken_at = DatumGetTimestampTz(values[Anum_snapshot_taken_at - 1]);
-	}
-	systable_endscan(scan);
-	table_close(heap, NoLock);
-	return HeapTupleIsValid(tuple);
-}
-
-/*
- * Keeps a snapshot of a stream, whose lock the caller holds.  class_name may
- * be NULL.  False, and nothing done, where a newer one is there.
- */
-bool
-evento_snapshot_save(const char *name, int len, int64 version, text *class_name, text *state)
-{
-	Relation	heap = table_open(evento_rel(EVENTO_REL_SNAPSHOTS), RowExclusiveLock);
-	Datum		values[Natts_snapshot];
-	bool		nulls[Natts_snapshot] = {0};
 	SysScanDesc scan;
-	HeapTuple	old;
 	HeapTuple	row;
-	bool		newer = false;
 
-	values[Anum_snapshot_stream - 1] = PointerGetDatum(cstring_to_text_with_len(name, len));
-	values[Anum_snapshot_version - 1] = Int64GetDatum(version);
-	values[Anum_snapshot_class - 1] = PointerGetDatum(class_name);
-	nulls[Anum_snapshot_class - 1] = (class_name == NULL);
-	values[Anum_snapshot_state - 1] = PointerGetDatum(state);
-	values[Anum_snapshot_taken_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
-
-	scan = begin_snapshot_scan(heap, values[Anum_snapshot_stream - 1], SnapshotSelf);
-	old = systable_getnext(scan);
-	if (HeapTupleIsValid(old))
-	{
-		bool		isnull;
-
-		newer = version < DatumGetInt64(heap_getattr(old, Anum_snapshot_version,
-													 RelationGetDescr(heap), &isnull));
-	}
-
-	if (!newer)
-	{
-		row = evento_form_row(heap, Natts_snapshot, values, nulls);
-		evento_row_write(heap, row, HeapTupleIsValid(old) ? &old->t_self : NULL);
-		heap_freetuple(row);
-
-		/* The same statement may replace it once more. */
-		CommandCounterIncrement();
-	}
-	systable_endscan(scan);
-	table_close(heap, NoLock);
-	return !newer;
-}
-
-/*
- * Drops the snapshot of a stream, whose lock the caller holds.  False where
- * there was none.
- */
-bool
-evento_snapshot_drop(const char *name, int len)
-{
-	Relation	heap = table_open(evento_rel(EVENTO_REL_SNAPSHOTS), RowExclusiveLock);
-	Datum		stream = PointerGetDatum(cstring_to_text_with_len(name, len));
-	SysScanDesc scan = begin_snapshot_scan(heap, stream, SnapshotSelf);
-	HeapTuple	old = systable_getnext(scan);
-
-	if (HeapTupleIsValid(old))
-	{
-		CatalogTupleDelete(heap, &old->t_self);
-		CommandCounterIncrement();
-	}
-	systable_endscan(scan);
-	table_close(heap, NoLock);
-	return HeapTupleIsValid(old);
-}
-
-/*
- * save_snapshot(stream, version, state, class): keeps a stream's state as it
- * is after the event of that version.
- */
-Datum
-evento_save_snapshot(PG_FUNCTION_ARGS)
-{
-	text	   *name = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
-	text	   *state = PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2);
-	text	   *class_name = PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3);
-	int64		version;
-	int64		head;
-	int			len;
-	const char *bytes;
-	EventoStream stream;
-	bool		exists;
-	bool		buffered;
-
-	evento_check_write("save_snapshot");
-	bytes = evento_check_stream_name(name, &len);
-	if (PG_ARGISNULL(1) || PG_GETARG_INT64(1) < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("version of a snapshot must be at least 1")));
-	version = PG_GETARG_INT64(1);
-	if (state == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("state of a snapshot must not be NULL")));
-	evento_check_json("state", VARDATA_ANY(state), VARSIZE_ANY_EXHDR(state));
-	if (class_name != NULL && VARSIZE_ANY_EXHDR(class_name) > EVENTO_MAX_CLASS_LEN)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("class must have at most %d bytes, not %d",
-						EVENTO_MAX_CLASS_LEN, (int) VARSIZE_ANY_EXHDR(class_name))));
-
-	evento_lock_stream(bytes, len);
-	head = evento_stream_head_locked(bytes, len, &stream, &exists, &buffered);
-	if (exists && stream.tombstone)
-		ereport(ERROR,
-				(errcode(ERRCODE_EVENTO_STREAM_DELETED),
-				 errmsg("stream \"%.*s\" was deleted for good", len, bytes)));
-	if (version > head || (exists && version <= stream.deleted_version))
-		ereport(ERROR,
-				(errcode(ERRCODE_EVENTO_WRONG_VERSION),
-				 errmsg("stream \"%.*s\" has no event of version " INT64_FORMAT,
-						len, bytes, version),
-				 errdetail("Its last version is " INT64_FORMAT ".", head),
-				 errhint("A snapshot is the state after an event that the stream has.")));
-	PG_RETURN_BOOL(evento_snapshot_save(bytes, len, version, class_name, state));
-}
-
-/* drop_snapshots(stream): true where there was one. */
-Datum
-evento_drop_snapshots(PG_FUNCTION_ARGS)
-{
-	text	   *name = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
-	const char *bytes;
-	int			len;
-
-	evento_check_write("drop_snapshots");
-	bytes = evento_check_stream_name(name, &len);
-	evento_lock_stream(bytes, len);
-	PG_RETURN_BOOL(evento_snapshot_drop(bytes, len));
-}
-
-/* ---- deletion ---- */
-
-/* Hides the events of a stream up to a version, in its row. */
-static void
-hide_events(EventoStream *stream, int64 version)
-{
-	Relation	heap = table_open(evento_rel(EVENTO_REL_STREAMS), RowExclusiveLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	old;
-	HeapTuple	row;
-	Datum		values[Natts_stream];
-	bool		nulls[Natts_stream];
-
-	ScanKeyInit(&key, Anum_stream_no, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(stream->no));
+	ScanKeyInit(&key, Anum_stream_no, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(no));
 	scan = systable_beginscan(heap, evento_rel(EVENTO_REL_STREAMS_PKEY), true, SnapshotSelf,
 							  1, &key);
-	old = systable_getnext(scan);
-	if (!HeapTupleIsValid(old))
-		elog(ERROR, "stream " INT64_FORMAT " has lost its row", stream->no);
-
-	evento_deform_row(heap, Natts_stream, old, values, nulls);
-	values[Anum_stream_deleted_version - 1] = Int64GetDatum(version);
-	values[Anum_stream_deleted_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
-	nulls[Anum_stream_deleted_at - 1] = false;
-	row = evento_form_row(heap, Natts_stream, values, nulls);
-	evento_row_write(heap, row, &old->t_self);
-	CommandCounterIncrement();
-
+	row = systable_getnext(scan);
+	if (!HeapTupleIsValid(row))
+		elog(ERROR, "stream " INT64_FORMAT " has lost its row", no);
+	row = heap_copytuple(row);
 	systable_endscan(scan);
+	return row;
+}
+
+/*
+ * Hides the events of a stream up to version, its last, in its row, which is
+ * made where it has none.  Events that were hidden before keep the time of that.
+ */
+static void
+hide_events(StreamArgument *stream, bool tombstone)
+{
+	Relation	heap = table_open(evento_rel(EVENTO_REL_STREAMS), RowExclusiveLock);
+	HeapTuple	old = NULL;
+	HeapTuple	row;
+	Datum		values[Natts_stream];
+	bool		nulls[Natts_stream] = {false};
+
+	if (stream->exists)
+	{
+		old = stored_row(heap, stream->row.no);
+		evento_deform_row(heap, Natts_stream, old, values, nulls);
+	}
+	else
+	{
+		values[Anum_stream_no - 1] = Int64GetDatum(provisional_number());
+		values[Anum_stream_name - 1] =
+			PointerGetDatum(cstring_to_text_with_len(stream->name, stream->len));
+		nulls[Anum_stream_deleted_at - 1] = true;
+	}
+	values[Anum_stream_deleted_version - 1] = Int64GetDatum(stream->head);
+	if (nulls[Anum_stream_deleted_at - 1] || stream->head > stream->row.deleted_version)
+	{
+		values[Anum_stream_deleted_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+		nulls[Anum_stream_deleted_at - 1] = false;
+	}
+	values[Anum_stream_tombstone - 1] = BoolGetDatum(tombstone);
+	row = evento_form_row(heap, Natts_stream, values, nulls);
+	evento_row_write(heap, row, old == NULL ? NULL : &old->t_self);
+	CommandCounterIncrement();
 	table_close(heap, NoLock);
+}
+
+/*
+ * What delete_stream and tombstone_stream begin with: the stream, locked, and
+ * found to be what was expected.
+ */
+static void
+open_stream(FunctionCallInfo fcinfo, const char *what, StreamArgument *stream)
+{
+	text	   *name = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	int64		expected = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
+
+	evento_stream_argument(name, what, true, stream);
+	evento_check_not_tombstoned(stream->name, stream->len, &stream->row);
+	evento_check_expected(stream->name, stream->len, PG_ARGISNULL(1), expected, stream->head,
+						  stream->row.deleted_version);
 }
 
 /*
  * delete_stream(stream, expected): hides the events of a stream from every
- * read and gives its last version, 0 where there is no such stream.
+ * read, also those that this transaction has appended, and gives its last
+ * version, 0 where there is no such stream.
  */
 Datum
 evento_delete_stream(PG_FUNCTION_ARGS)
 {
-	text	   *name = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
-	int64		expected = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
-	int64		head;
-	const char *bytes;
-	int			len;
-	EventoStream stream;
-	bool		exists;
-	bool		buffered;
+	StreamArgument stream;
 
-	evento_check_write("delete_stream");
-	bytes = evento_check_stream_name(name, &len);
-	evento_lock_stream(bytes, len);
-	head = evento_stream_head_locked(bytes, len, &stream, &exists, &buffered);
-	if (exists && stream.tombstone)
-		ereport(ERROR,
-				(errcode(ERRCODE_EVENTO_STREAM_DELETED),
-				 errmsg("stream \"%.*s\" was deleted for good", len, bytes)));
-
-	/* What is buffered has no position yet, so there may be no row to mark. */
-	if (buffered)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot delete stream \"%.*s\" in the transaction that appends to it",
-						len, bytes),
-				 errhint("Commit the append first.")));
-	evento_check_expected(bytes, len, PG_ARGISNULL(1), expected, head,
-						  exists ? stream.deleted_version : 0);
+	open_stream(fcinfo, "delete_stream", &stream);
 
 	/* One that is hidden already keeps the time of its deletion. */
-	if (exists && head > stream.deleted_version)
-		hide_events(&stream, head);
-	(void) evento_snapshot_drop(bytes, len);
-	PG_RETURN_INT64(head);
+	if (stream.head > stream.row.deleted_version)
+		hide_events(&stream, false);
+	(void) evento_snapshot_drop(stream.name, stream.len);
+
+	/* Nobody shall see it deleted, and see it again after a crash. */
+	ForceSyncCommit();
+	PG_RETURN_INT64(stream.head);
+}
+
+/*
+ * tombstone_stream(stream, expected): the same for ever, also for a stream that
+ * there never was.
+ */
+Datum
+evento_tombstone_stream(PG_FUNCTION_ARGS)
+{
+	StreamArgument stream;
+
+	open_stream(fcinfo, "tombstone_stream", &stream);
+	hide_events(&stream, true);
+	(void) evento_snapshot_drop(stream.name, stream.len);
+	(void) evento_metadata_clear(stream.name, stream.len);
+	ForceSyncCommit();
+	PG_RETURN_INT64(stream.head);
+}
+
+/* A stream as the first argument of a function that changes something of it. */
+void
+evento_stream_argument(text *name, const char *what, bool change, StreamArgument *stream)
+{
+	evento_check_write(what);
+	stream->name = evento_check_stream_name(name, &stream->len);
+	stream->head = evento_stream_head_locked(stream->name, stream->len, change, &stream->row,
+											 &stream->exists, &stream->buffered);
+}
+
+/*
+ * OID of a relation that the first version of the extension has not got.  The
+ * functions that ask have come with it, but may be called by who has dropped it.
+ */
+Oid
+evento_later_rel(const char *name)
+{
+	Oid			rel = get_relname_relid(name, get_rel_namespace(evento_rel(EVENTO_REL_STREAMS)));
+
+	if (!OidIsValid(rel))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("extension \"evento\" is incomplete in this database"),
+				 errdetail("There is no \"%s\".", name),
+				 errhint("Run ALTER EXTENSION evento UPDATE.")));
+	return rel;
+}
+
+/* V0003 where a stream was deleted for good. */
+void
+evento_check_not_tombstoned(const char *name, int len, const EventoStream *row)
+{
+	EventoOutcome outcome = {0};
+
+	if (!row->tombstone)
+		return;
+	evento_outcome_deleted(&outcome, name, len);
+	evento_outcome_raise(&outcome);
 }
 
 /*

@@ -57,7 +57,7 @@ number_streams(const EventoPending *pending, int64 first)
 	{
 		EventoEntry *entry = pending->events[i].entry;
 
-		if (entry != NULL && entry->row.no == 0)
+		if (entry != NULL && entry->row.no <= 0)
 			entry->row.no = first + i;
 	}
 }
@@ -75,7 +75,10 @@ fill_in(HeapTuple tuple, const EventoBuffered *event, int64 position, TimestampT
 			   sizeof(int64));
 }
 
-/* Rows of streams that are new; streams that were deleted and go on lose deleted_at. */
+/*
+ * Rows of streams that are new, or that have their first event now and take its
+ * position for their number; streams that were deleted and go on lose deleted_at.
+ */
 static void
 write_streams(EventoEntry **entries, int nentries)
 {
@@ -85,12 +88,16 @@ write_streams(EventoEntry **entries, int nentries)
 	for (int i = 0; i < nentries; i++)
 	{
 		EventoEntry *entry = entries[i];
+		int64		deleted_version = entry->row.deleted_version;
+		bool		goes_on = entry->stored_head + entry->buffered > deleted_version;
 		Datum		values[Natts_streams] = {0};
 		bool		nulls[Natts_streams] = {false};
 		HeapTuple	tuple;
 
-		if (entry->kind != EVENTO_LOCK_STREAM || entry->buffered == 0 ||
-			(entry->exists && entry->row.deleted_version == 0))
+		if (entry->kind != EVENTO_LOCK_STREAM || entry->buffered == 0)
+			continue;
+		if (entry->exists && entry->stored_head > 0 &&
+			(entry->stored_head > deleted_version || !goes_on))
 			continue;
 		if (rel == NULL)
 		{
@@ -100,14 +107,14 @@ write_streams(EventoEntry **entries, int nentries)
 		values[Anum_streams_stream_no - 1] = Int64GetDatum(entry->row.no);
 		values[Anum_streams_name - 1] =
 			PointerGetDatum(cstring_to_text_with_len(entry->name, entry->len));
-		values[Anum_streams_deleted_version - 1] = Int64GetDatum(entry->row.deleted_version);
-		nulls[Anum_streams_deleted_at - 1] = true;
+		values[Anum_streams_deleted_version - 1] = Int64GetDatum(deleted_version);
+
+		/* What is deleted here, before its first event had a number, was deleted just now. */
+		values[Anum_streams_deleted_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+		nulls[Anum_streams_deleted_at - 1] = goes_on;
 		values[Anum_streams_tombstone - 1] = BoolGetDatum(entry->row.tombstone);
 		tuple = evento_form_row(rel, Natts_streams, values, nulls);
-		if (!entry->exists)
-			evento_rows_put(&rows, tuple, NULL);
-		else if (entry->stored_head <= entry->row.deleted_version)
-			evento_rows_put(&rows, tuple, &entry->row.tid);
+		evento_rows_put(&rows, tuple, entry->exists ? &entry->row.tid : NULL);
 		heap_freetuple(tuple);
 	}
 	if (rel != NULL)

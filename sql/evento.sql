@@ -36,7 +36,7 @@ GRANT USAGE ON SCHEMA evento TO evento_reader;
 -- ---------------------------------------------------------------------------
 
 CREATE TABLE _streams (
-  stream_no       bigint NOT NULL PRIMARY KEY,      -- position of its first event
+  stream_no       bigint NOT NULL PRIMARY KEY,      -- position of its first event, negative before it has one
   name            text COLLATE "C" NOT NULL UNIQUE,
   deleted_version bigint NOT NULL DEFAULT 0,        -- events up to this version are hidden
   deleted_at      timestamptz,
@@ -56,14 +56,14 @@ CREATE TABLE _events (
   type            text COLLATE "C" NOT NULL,
   context         text COLLATE "C" NOT NULL,
   class           text COLLATE "C",
-  data            json NOT NULL,
+  data            json,                             -- NULL: erased
   metadata        json
 );
 CREATE UNIQUE INDEX _events_position ON _events (position);
 CREATE UNIQUE INDEX _events_stream ON _events (stream_no, version) INCLUDE (id) WHERE stream_no IS NOT NULL;
 -- A publication of the table needs it for rows that are changed, as by an erasure.
 ALTER TABLE _events REPLICA IDENTITY USING INDEX _events_position;
-COMMENT ON TABLE _events IS 'The log. Rows are written by the C of the extension at commit and never changed; read the view events.';
+COMMENT ON TABLE _events IS 'The log. Rows are written by the C of the extension at commit and never changed, but by erase_stream; read the view events.';
 
 CREATE TABLE _snapshots (
   stream   text COLLATE "C" NOT NULL PRIMARY KEY,
@@ -73,6 +73,14 @@ CREATE TABLE _snapshots (
   taken_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON TABLE _snapshots IS 'The newest snapshot of each stream that has one.';
+
+CREATE TABLE _stream_metadata (
+  stream     text COLLATE "C" NOT NULL PRIMARY KEY,
+  metadata   json,                                  -- NULL: was taken away; the revision goes on
+  revision   bigint NOT NULL,
+  changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE _stream_metadata IS 'What set_stream_metadata has been given, by the name of the stream, with a revision that counts the changes.';
 
 -- Positions are reserved ahead of use in blocks of the increment: nextval is
 -- in the WAL before any commit that uses the block, and never rolls back.
@@ -119,6 +127,7 @@ ALTER TABLE _streams ENABLE ALWAYS TRIGGER _streams_loaded;
 SELECT pg_catalog.pg_extension_config_dump('_streams', '');
 SELECT pg_catalog.pg_extension_config_dump('_events', '');
 SELECT pg_catalog.pg_extension_config_dump('_snapshots', '');
+SELECT pg_catalog.pg_extension_config_dump('_stream_metadata', '');
 SELECT pg_catalog.pg_extension_config_dump('_positions', '');
 SELECT pg_catalog.pg_extension_config_dump('_identity', '');
 SELECT pg_catalog.pg_extension_config_dump('_jumps', '');
@@ -152,13 +161,16 @@ SELECT s.name AS stream,
        f.recorded_at AS first_recorded_at,
        l.recorded_at AS last_recorded_at,
        s.deleted_at,
-       s.tombstone
+       s.tombstone,
+       m.metadata,
+       m.revision AS metadata_revision
   FROM _streams s
   LEFT JOIN LATERAL (SELECT e.recorded_at FROM _events e WHERE e.stream_no = s.stream_no AND e.version > s.deleted_version
                       ORDER BY e.version LIMIT 1) f ON true
   LEFT JOIN LATERAL (SELECT e.version, e.recorded_at FROM _events e WHERE e.stream_no = s.stream_no
-                      ORDER BY e.version DESC LIMIT 1) l ON true;
-COMMENT ON VIEW streams IS 'Every stream: category is what stands before the first "-" of its name, version that of its last event; deleted_at is set from delete_stream until the next append.';
+                      ORDER BY e.version DESC LIMIT 1) l ON true
+  LEFT JOIN _stream_metadata m ON m.stream = s.name;
+COMMENT ON VIEW streams IS 'Every stream that has had an event, or has a tombstone: category is what stands before the first "-" of its name, version that of its last event; deleted_at is set from delete_stream until the next append, and for good where tombstone says that there can be none. metadata is what set_stream_metadata was given, metadata_revision its revision, for the next change.';
 
 CREATE TYPE new_event AS (
   type     text,
@@ -270,12 +282,12 @@ COMMENT ON FUNCTION load_stream(text, uuid, boolean) IS
 CREATE FUNCTION delete_stream(stream text, expected bigint DEFAULT NULL) RETURNS bigint
   LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_delete_stream';
 COMMENT ON FUNCTION delete_stream(text, bigint) IS
-'Hides the events of a stream from every read, drops its snapshots, and gives its last version. The next append (expected NULL, 0 or that version) goes on with the versions. Raises V0001 wrong expected version, also where the stream is not there and was expected, V0003 stream deleted for good, V0004, V0005.';
+'Hides the events of a stream from every read, also those that this transaction has appended, drops its snapshots, and gives its last version. The next append (expected NULL, 0 or that version) goes on with the versions; the stream''s metadata stays. Raises V0001 wrong expected version, also where the stream is not there and was expected, V0003 stream deleted for good, V0004, V0005, 22023.';
 
 CREATE FUNCTION save_snapshot(stream text, version bigint, state json, class text DEFAULT NULL) RETURNS boolean
   LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_save_snapshot';
 COMMENT ON FUNCTION save_snapshot(text, bigint, json, text) IS
-'Keeps a snapshot of a stream''s state as it is after the event of that version. True where it is kept, false where a newer one is there. Raises V0001 where the stream has not got that version, V0003, V0004, V0005, 22023.';
+'Keeps a snapshot of a stream''s state as it is after the event of that version, which may be one that this transaction has appended. True where it is kept, in place of an older one; false where one of that version or a newer one is there (drop_snapshots makes room). Raises V0001 where the stream has not got that version, or it is hidden, V0003, V0004, V0005, 22P02, 22023.';
 
 CREATE FUNCTION drop_snapshots(stream text) RETURNS boolean
   LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_drop_snapshots';
@@ -297,7 +309,60 @@ COMMENT ON VIEW appending IS 'Who holds the watermark back: transactions in the 
 -- Streams: the end of one, erasure, metadata
 -- ---------------------------------------------------------------------------
 
+CREATE FUNCTION tombstone_stream(stream text, expected bigint DEFAULT NULL) RETURNS bigint
+  LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_tombstone_stream';
+COMMENT ON FUNCTION tombstone_stream(text, bigint) IS
+'Ends a stream for good and gives its last version: its events vanish from every read, its snapshots and its metadata are dropped, and every append to it raises V0003, for ever. The events stay in the table; erase_stream empties them, also behind this. Works for a stream that has no event yet, or was deleted: its name is used up all the same. Raises V0001 wrong expected version, V0003 where that was done before, V0004, V0005, 22023.';
 
+CREATE FUNCTION set_stream_metadata(stream text, metadata json, expected_revision bigint DEFAULT NULL) RETURNS bigint
+  LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_set_stream_metadata';
+COMMENT ON FUNCTION set_stream_metadata(text, json, bigint) IS
+'Keeps metadata of a stream, as a whole, in place of what is there (NULL: none), and gives its revision: 1 for the first, one more with each change, also where it is taken away. expected_revision: NULL any, 0 none yet, n exactly n. The stream need not have an event. Metadata outlives delete_stream, and goes with tombstone_stream and erase_stream. The database keeps no meaning in it. Raises V0001 wrong expected revision, V0003 stream deleted for good, V0004, V0005, 40001 when the snapshot of a REPEATABLE READ transaction cannot see the last change, 22P02 malformed or too deep, 22023 beyond evento.max_event_size or out of bounds.';
+
+CREATE FUNCTION stream_metadata(stream text) RETURNS json
+  LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'evento_stream_metadata';
+COMMENT ON FUNCTION stream_metadata(text) IS
+'Metadata of a stream as set_stream_metadata was given it; NULL where there is none. Its revision is in the view streams, for streams that have an event. Raises 22023 for what is out of bounds.';
+
+CREATE TABLE _erasures (
+  stream        text COLLATE "C" NOT NULL,
+  reason        text NOT NULL,
+  erased_by     text NOT NULL,
+  erased_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+  first_version bigint,
+  last_version  bigint,
+  events        bigint NOT NULL
+);
+COMMENT ON TABLE _erasures IS 'What erase_stream has done. Rows are never changed.';
+SELECT pg_catalog.pg_extension_config_dump('_erasures', '');
+
+CREATE FUNCTION _erasures_kept() RETURNS trigger
+  LANGUAGE plpgsql SET search_path = pg_catalog, evento, pg_temp AS $$
+BEGIN
+  RAISE EXCEPTION 'evento._erasures is only ever added to' USING ERRCODE = 'object_not_in_prerequisite_state';
+END
+$$;
+COMMENT ON FUNCTION _erasures_kept() IS 'Refuses changes of what is recorded in _erasures.';
+CREATE TRIGGER _erasures_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON _erasures
+  FOR EACH STATEMENT EXECUTE FUNCTION _erasures_kept();
+ALTER TABLE _erasures ENABLE ALWAYS TRIGGER _erasures_kept;
+
+CREATE VIEW erasures AS
+SELECT e.stream, e.reason, e.erased_by, e.erased_at, e.first_version, e.last_version, e.events
+  FROM _erasures e;
+COMMENT ON VIEW erasures IS 'What erase_stream has erased: the stream, why, who had logged in and when, and of how many events, from the first version to the last (NULL where there was nothing left to erase).';
+
+CREATE FUNCTION erase_stream(stream text, reason text) RETURNS bigint
+  LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_erase_stream';
+COMMENT ON FUNCTION erase_stream(text, text) IS
+'Makes data and metadata of all events of a stream NULL, hidden ones too, drops its snapshots and its metadata, records it with the reason (1 to 4096 bytes, not blank) in the view erasures, and gives how many events were erased. Positions, versions, ids, types, contexts, classes and times stay, and readers get the events without content (bundles do not get them). It is no deletion: the stream is read and appended to as before; what is appended later is not erased. Use delete_stream or tombstone_stream for that, before or after. A repeat erases what has come since, or nothing.
+It does not reach: backups and archives of WAL; the old rows on disk until VACUUM of evento._events has removed them, and the WAL of this server until it is recycled; standbys until they have replayed it; copies that consumers, bundles and logical subscribers have made (a subscriber that replicates updates erases its own); snapshots and events that programs write again from what they remember; the name of the stream, which stays here and in erasures.
+Raises V0001 where there is no such stream, 55000 in a transaction that has appended to it, V0004, V0005, 40001 when the snapshot of a REPEATABLE READ transaction cannot see the head, 22023 for what is out of bounds.';
+
+GRANT SELECT ON erasures TO evento_admin;
+GRANT EXECUTE ON FUNCTION stream_metadata(text) TO evento_reader;
+GRANT EXECUTE ON FUNCTION set_stream_metadata(text, json, bigint) TO evento_writer;
+GRANT EXECUTE ON FUNCTION tombstone_stream(text, bigint), erase_stream(text, text) TO evento_admin;
 
 -- ---------------------------------------------------------------------------
 -- Indexes that users ask for, and keys of JSON

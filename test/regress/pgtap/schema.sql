@@ -24,17 +24,21 @@ SELECT results_eq($$
   ('consumer_reset(name text, "position" bigint) bigint'),
   ('delete_stream(stream text, expected bigint DEFAULT NULL::bigint) bigint'),
   ('drop_snapshots(stream text) boolean'),
+  ('erase_stream(stream text, reason text) bigint'),
   ('last_append(OUT first bigint, OUT last bigint) record'),
   ('load_stream(stream text, id uuid DEFAULT NULL::uuid, snapshot boolean DEFAULT true) SETOF evento.stream_part'),
   ('read_all(after bigint DEFAULT 0, max bigint DEFAULT 1000, context text DEFAULT ''*''::text, types text[] DEFAULT NULL::text[], categories text[] DEFAULT NULL::text[]) SETOF evento.events'),
   ('read_stream(stream text, from_version bigint DEFAULT NULL::bigint, max bigint DEFAULT NULL::bigint, backwards boolean DEFAULT false) SETOF evento.events'),
   ('save_snapshot(stream text, version bigint, state json, class text DEFAULT NULL::text) boolean'),
   ('scan_all(after bigint DEFAULT 0, max bigint DEFAULT 1000, context text DEFAULT ''*''::text, types text[] DEFAULT NULL::text[], categories text[] DEFAULT NULL::text[], max_scan bigint DEFAULT 100000, max_bytes bigint DEFAULT NULL::bigint) SETOF evento.scanned_event'),
+  ('set_stream_metadata(stream text, metadata json, expected_revision bigint DEFAULT NULL::bigint) bigint'),
+  ('stream_metadata(stream text) json'),
+  ('tombstone_stream(stream text, expected bigint DEFAULT NULL::bigint) bigint'),
   ('wait(IN after bigint, IN timeout interval DEFAULT ''00:00:30''::interval, INOUT watermark bigint DEFAULT NULL::bigint)'),
   ('watermark() bigint')$$, 'functions and procedures');
-SELECT views_are('evento', ARRAY['appending', 'bundles', 'consumers', 'events', 'handlers', 'payloads', 'proxies', 'streams']);
+SELECT views_are('evento', ARRAY['appending', 'bundles', 'consumers', 'erasures', 'events', 'handlers', 'payloads', 'proxies', 'streams']);
 SELECT columns_are('evento', 'events', ARRAY['position', 'stream', 'version', 'id', 'type', 'context', 'kind', 'data', 'metadata', 'class', 'timestamp', 'recorded_at', 'force_telemetry', 'category']);
-SELECT columns_are('evento', 'streams', ARRAY['stream', 'category', 'version', 'first_recorded_at', 'last_recorded_at', 'deleted_at', 'tombstone']);
+SELECT columns_are('evento', 'streams', ARRAY['stream', 'category', 'version', 'first_recorded_at', 'last_recorded_at', 'deleted_at', 'tombstone', 'metadata', 'metadata_revision']);
 SELECT columns_are('evento', 'appending', ARRAY['pid', 'first_position', 'transaction_age', 'user', 'application_name', 'state', 'wait_event_type', 'wait_event', 'query']);
 SELECT has_composite('evento', 'new_event', 'new_event');
 SELECT has_composite('evento', 'scanned_event', 'scanned_event');
@@ -55,7 +59,7 @@ SELECT is_empty($$
   UNION ALL SELECT c.oid::regclass::text FROM pg_class c WHERE c.relnamespace = 'evento'::regnamespace AND c.relkind IN ('r', 'v') AND obj_description(c.oid, 'pg_class') IS NULL
   UNION ALL SELECT t.oid::regtype::text FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid WHERE t.typnamespace = 'evento'::regnamespace AND c.relkind = 'c' AND obj_description(t.oid, 'pg_type') IS NULL
   UNION ALL SELECT extname FROM pg_extension e WHERE extname = 'evento' AND obj_description(e.oid, 'pg_extension') IS NULL$$, 'functions, relations and types have comments');
-SELECT is_empty($$SELECT p.proname FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.proname IN ('append', 'append_events', 'append_batch', 'watermark', 'wait', 'read_stream', 'read_all', 'load_stream', 'delete_stream', 'save_snapshot', 'drop_snapshots')
+SELECT is_empty($$SELECT p.proname FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.proname IN ('append', 'append_events', 'append_batch', 'watermark', 'wait', 'read_stream', 'read_all', 'load_stream', 'delete_stream', 'save_snapshot', 'drop_snapshots', 'tombstone_stream', 'erase_stream', 'set_stream_metadata', 'stream_metadata')
   AND obj_description(p.oid, 'pg_proc') !~ 'Raises|raises|V000'$$, 'that say what is raised');
 
 -- ---- settings ----
@@ -87,6 +91,7 @@ SELECT is_member_of('evento_proxy', ARRAY['evento_admin']);
 
 SELECT results_eq($$SELECT unnest(extconfig)::regclass::text COLLATE "C" FROM pg_extension WHERE extname = 'evento' ORDER BY 1$$,
   $$VALUES ('evento._bundles' COLLATE "C"), ('evento._checkpoints'), ('evento._classes'), ('evento._consumers'), ('evento._events'), ('evento._handlers'), ('evento._identity'), ('evento._jumps'), ('evento._payloads'), ('evento._positions'), ('evento._snapshots'), ('evento._streams')$$,
+  $$VALUES ('evento._bundles' COLLATE "C"), ('evento._classes'), ('evento._erasures'), ('evento._events'), ('evento._handlers'), ('evento._identity'), ('evento._jumps'), ('evento._payloads'), ('evento._positions'), ('evento._snapshots'), ('evento._stream_metadata'), ('evento._streams')$$,
   'the log and the catalogue are dumped, the secret, leases and the watermark are not');
 SELECT is((SELECT seqincrement || ' ' || seqmin || ' ' || seqcycle FROM pg_sequence WHERE seqrelid = 'evento._positions'::regclass), '1024 1 false', 'positions are reserved 1024 at a time');
 SELECT is((SELECT tgenabled FROM pg_trigger WHERE tgrelid = 'evento._events'::regclass AND tgname = '_events_loaded'), 'A', 'rows of a restore are noticed always');
