@@ -61,17 +61,19 @@ OBJS = \
 	extension/catalog.o \
 	extension/check.o \
 	extension/consumers.o \
+	extension/dbhook.o \
 	extension/erase.o \
 	extension/heads.o \
 	extension/index.o \
 	extension/json.o \
 	extension/key_ops.o \
+	extension/launcher.o \
 	extension/read.o \
 	extension/rows.o \
 	extension/sequencer.o \
 	extension/shmem.o \
-	extension/spill.o \
 	extension/snapshots.o \
+	extension/spill.o \
 	extension/stream_metadata.o \
 	extension/streams.o \
 	extension/wait.o \

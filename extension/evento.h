@@ -25,7 +25,9 @@
  * stream_metadata.c  set_stream_metadata, stream_metadata
  * erase.c      erase_stream
  * wait.c       wait, watermark
- * worker.c     launcher and the worker of a database
+ * launcher.c   starts the worker of each database
+ * worker.c     the worker of a database, which publishes its watermark
+ * dbhook.c     makes the worker go before DROP DATABASE and its like
  * compat.h     every PG_VERSION_NUM shim
  */
 #ifndef EVENTO_H
@@ -594,7 +596,7 @@ extern void evento_release_snapshots(void);
 
 extern PGDLLEXPORT void evento_index_main(Datum arg);
 
-/* ---- worker.c ---- */
+/* ---- launcher.c and worker.c ---- */
 
 extern void evento_worker_init(void);
 extern PGDLLEXPORT void evento_launcher_main(Datum arg);

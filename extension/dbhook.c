@@ -1,0 +1,167 @@
+/*
+ * dbhook.c
+ *	  Commands that want a database to themselves (DROP, RENAME, a copy, a move)
+ *	  would fail on our worker's connection: a hook makes it go before.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/htup_details.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/utility.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "evento.h"
+#include "worker.h"
+
+/* How long a command keeps the worker off at most, and waits for it to go. */
+#define KEEP_OFF_MS 60000
+#define STOP_MS 5000
+
+/* What follows our hook: another library's, or the server's own. */
+static ProcessUtility_hook_type next_process_utility = NULL;
+
+/* Makes the worker of a database go, and stay away; false where there is none. */
+static bool
+stop_worker(Oid dboid)
+{
+	EventoDb   *db = evento_db_find(dboid);
+	TimestampTz start = GetCurrentTimestamp();
+	uint32		worker;
+	int			pid;
+
+	if (db == NULL)
+		return false;
+	pg_atomic_write_u64(&db->keep_off_until,
+						(uint64) TimestampTzPlusMilliseconds(start, KEEP_OFF_MS));
+	worker = pg_atomic_read_u32(&db->worker);
+	if (worker == 0)
+		return true;
+	/* One that is just leaving has no pid any more. */
+	pid = GetPGProcByNumber(worker - 1)->pid;
+	if (pid > 0)
+		kill(pid, SIGTERM);
+	while (pg_atomic_read_u32(&db->worker) != 0 &&
+		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), STOP_MS))
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return true;
+}
+
+static void
+allow_worker(Oid dboid)
+{
+	EventoDb   *db = evento_db_find(dboid);
+
+	if (db == NULL)
+		return;
+	pg_atomic_write_u64(&db->keep_off_until, 0);
+	evento_wake_launcher();
+}
+
+/* Name of the database that a command wants to itself, or NULL. */
+static const char *
+exclusive_database(Node *statement)
+{
+	List	   *options = NIL;
+	const char *option = NULL;
+	const char *name = NULL;
+	ListCell   *cell;
+
+	if (IsA(statement, DropdbStmt))
+		return castNode(DropdbStmt, statement)->dbname;
+	if (IsA(statement, RenameStmt))
+		return castNode(RenameStmt, statement)->renameType == OBJECT_DATABASE ?
+			castNode(RenameStmt, statement)->subname : NULL;
+	if (IsA(statement, CreatedbStmt))
+	{
+		options = castNode(CreatedbStmt, statement)->options;
+		option = "template";
+		name = "template1";
+	}
+	else if (IsA(statement, AlterDatabaseStmt))
+	{
+		options = castNode(AlterDatabaseStmt, statement)->options;
+		option = "tablespace";
+	}
+	foreach(cell, options)
+	{
+		DefElem    *element = lfirst_node(DefElem, cell);
+
+		if (strcmp(element->defname, option) == 0 && element->arg != NULL)
+			name = IsA(statement, CreatedbStmt) ? defGetString(element) :
+				castNode(AlterDatabaseStmt, statement)->dbname;
+	}
+	return name;
+}
+
+/* Whether this user may do such a thing with the database: others cannot stop its worker. */
+static bool
+may_have_database(Oid dboid, Node *statement)
+{
+	HeapTuple	tuple;
+	bool		is_template = false;
+
+	if (evento_owns_database(dboid))
+		return true;
+	if (!IsA(statement, CreatedbStmt))
+		return false;
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
+	if (HeapTupleIsValid(tuple))
+	{
+		is_template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+		ReleaseSysCache(tuple);
+	}
+	return is_template;
+}
+
+static void
+on_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+				   ProcessUtilityContext context, ParamListInfo params,
+				   QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *qc)
+{
+	const char *name = evento_shmem_ready() ? exclusive_database(pstmt->utilityStmt) : NULL;
+	Oid			dboid = name != NULL ? get_database_oid(name, true) : InvalidOid;
+	bool		drop = IsA(pstmt->utilityStmt, DropdbStmt);
+
+	if (!OidIsValid(dboid) || dboid == MyDatabaseId ||
+		!may_have_database(dboid, pstmt->utilityStmt) || !stop_worker(dboid))
+	{
+		next_process_utility(pstmt, query, read_only_tree, context, params, environment, dest, qc);
+		return;
+	}
+
+	PG_TRY();
+	{
+		next_process_utility(pstmt, query, read_only_tree, context, params, environment, dest, qc);
+		if (drop)
+			evento_db_forget(dboid);
+	}
+	PG_FINALLY();
+	{
+		allow_worker(dboid);
+	}
+	PG_END_TRY();
+}
+
+/* Installs the hook. */
+void
+evento_dbhook_init(void)
+{
+	next_process_utility = ProcessUtility_hook ? ProcessUtility_hook : standard_ProcessUtility;
+	ProcessUtility_hook = on_process_utility;
+}
