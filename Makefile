@@ -74,6 +74,7 @@ OBJS = \
 	extension/shmem.o \
 	extension/snapshots.o \
 	extension/spill.o \
+	extension/stats.o \
 	extension/stream_metadata.o \
 	extension/streams.o \
 	extension/wait.o \
@@ -86,6 +87,7 @@ DATA = $(patsubst $(here)/%,%,$(wildcard $(here)/sql/evento--*--*.sql))
 
 # What the server's own macros and callbacks do not keep to is left out.
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare
+PG_CFLAGS += -DEVENTO_VERSION='"$(EXTVERSION)"'
 ifeq ($(WERROR),1)
 PG_CFLAGS += -Werror
 endif
@@ -101,7 +103,7 @@ endif
 override with_llvm = no
 include $(PGXS)
 
-$(OBJS): $(wildcard $(here)/extension/*.h $(here)/include/*.h)
+$(OBJS): $(wildcard $(here)/extension/*.h $(here)/include/*.h) $(here)/evento.control
 
 sql/evento--$(EXTVERSION).sql: $(here)/sql/evento.sql $(here)/evento.control
 	@mkdir -p sql

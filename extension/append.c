@@ -457,8 +457,8 @@ follow_snapshots(const EventoAppend *append, const EventoOutcome *outcome)
 															 append->snapshot_state_len));
 }
 
-void
-evento_append_item(const EventoAppend *append, EventoOutcome *outcome)
+static void
+append_item(const EventoAppend *append, EventoOutcome *outcome)
 {
 	EventoEntry *entry = NULL;
 	int64		head;
@@ -501,6 +501,13 @@ evento_append_item(const EventoAppend *append, EventoOutcome *outcome)
 		buffer_events(entry, append, outcome);
 		follow_snapshots(append, outcome);
 	}
+}
+
+void
+evento_append_item(const EventoAppend *append, EventoOutcome *outcome)
+{
+	append_item(append, outcome);
+	evento_stats_outcome(outcome);
 }
 
 /* ---- SQL ---- */

@@ -238,6 +238,7 @@ evento_append_batch(PG_FUNCTION_ARGS)
 	if (nitems < 1 || nitems > EVENTO_PACKED_MAX_ITEMS)
 		malformed(&reader, psprintf("%u items, not 1 to %d", nitems, EVENTO_PACKED_MAX_ITEMS));
 
+	evento_stats_count(EVENTO_STAT_BATCHES, 1);
 	per_item = AllocSetContextCreate(CurrentMemoryContext, "evento batch item",
 									 ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(per_item);

@@ -28,6 +28,7 @@
  * launcher.c   starts the worker of each database
  * worker.c     the worker of a database, which publishes its watermark
  * dbhook.c     makes the worker go before DROP DATABASE and its like
+ * stats.c      counters, the view stats, what doctor() asks the library
  * compat.h     every PG_VERSION_NUM shim
  */
 #ifndef EVENTO_H
@@ -464,6 +465,43 @@ extern void evento_row_write(Relation rel, HeapTuple row, ItemPointer old);
 
 /* ---- shmem.c ---- */
 
+/* What is counted, per database, from the start of the server; stats.c gives them out. */
+typedef enum EventoStat
+{
+	EVENTO_STAT_TRANSACTIONS,	/* committed, with events */
+	EVENTO_STAT_EVENTS,
+	EVENTO_STAT_BYTES,			/* of their rows */
+	EVENTO_STAT_ROLLED_BACK,	/* transactions with events that were not committed */
+	EVENTO_STAT_ROLLED_BACK_EVENTS,
+	EVENTO_STAT_GAPS,			/* positions taken by these, and used by nobody */
+	EVENTO_STAT_APPENDS,		/* single appends and items of batches */
+	EVENTO_STAT_BATCHES,		/* calls of append_batch */
+	EVENTO_STAT_REPEATS,		/* was there already */
+	EVENTO_STAT_CONFLICTS,		/* V0001 */
+	EVENTO_STAT_ID_CLASHES,		/* V0002 */
+	EVENTO_STAT_BUSY,			/* 55P03 */
+	EVENTO_STAT_REFUSED,		/* whatever else */
+	EVENTO_STAT_HEADS_FOUND,
+	EVENTO_STAT_HEADS_MISSED,
+	EVENTO_STAT_ADVANCES,
+	EVENTO_STAT_ROW_WRITES,
+	EVENTO_STAT_NOTIFIES,
+	EVENTO_STAT_NOTIFIES_LEFT_OUT,
+	EVENTO_STAT_WAITS,
+	EVENTO_STAT_WAIT_WAKEUPS,
+	EVENTO_STAT_WAIT_TIMEOUTS,
+	EVENTO_STAT_WORKER_STARTS,
+	EVENTO_STAT_WORKER_ERRORS,
+	EVENTO_STAT_COUNT
+} EventoStat;
+
+/* Why a worker that is wanted does not run; EventoDb.worker_trouble. */
+#define EVENTO_TROUBLE_NONE 0
+#define EVENTO_TROUBLE_NO_PLACE 1	/* max_worker_processes */
+#define EVENTO_TROUBLE_NO_CONNECTION 2	/* the database lets nobody in */
+
+#define EVENTO_ERROR_SIZE 256
+
 /* The state of one database.  Fields without a note are atomics anyone may read. */
 typedef struct EventoDb
 {
@@ -471,9 +509,16 @@ typedef struct EventoDb
 	Oid			incarnation;	/* the seeding lock: the sequence this state is about */
 	pg_atomic_uint64 published; /* watermark; written by the worker, and when seeding anew */
 	ConditionVariable advanced; /* broadcast when published moved */
-	pg_atomic_uint32 waiters;	/* sessions in wait() */
+	pg_atomic_uint32 waiters;	/* on a standby: somebody is in wait() */
+	pg_atomic_uint32 waiting;	/* sessions in wait() */
 	pg_atomic_uint32 worker;	/* proc number + 1 of the worker; 0: none */
+	pg_atomic_uint32 worker_pid;	/* of the last one */
 	pg_atomic_uint32 worker_wanted;
+	pg_atomic_uint32 worker_trouble;	/* EVENTO_TROUBLE_*; by the launcher */
+	pg_atomic_uint32 worker_failing;	/* its last turn ended with worker_error */
+	pg_atomic_uint64 worker_since;	/* TimestampTz of its start */
+	char		worker_error[EVENTO_ERROR_SIZE];	/* the tranche's lock; '' : none */
+	TimestampTz worker_error_at;	/* the tranche's lock */
 	pg_atomic_uint64 keep_off_until;	/* TimestampTz; no worker is started before */
 	pg_atomic_uint32 heads_epoch;	/* entries of heads.c with another one are void */
 	pg_atomic_uint32 seeded;	/* the sequence for which counter is right, or InvalidOid */
@@ -483,6 +528,9 @@ typedef struct EventoDb
 	char		pad2[PG_CACHE_LINE_SIZE];
 	pg_atomic_uint32 wake;		/* the worker has been told to look */
 	char		pad3[PG_CACHE_LINE_SIZE];
+	TimestampTz stats_since;	/* written when the state is made */
+	pg_atomic_uint64 stats[EVENTO_STAT_COUNT];
+	char		pad4[PG_CACHE_LINE_SIZE];
 } EventoDb;
 
 /* What a backend says while it commits appends; padded to a cache line. */
@@ -526,8 +574,38 @@ extern pg_atomic_uint32 *evento_launcher_woken(void);
 /* The launcher says where it is (proc number + 1), or that it goes (0). */
 extern void evento_set_launcher(uint32 proc);
 
+/* What the worker of a database died of last, or why its turn failed; NULL forgets it. */
+extern void evento_worker_error_set(EventoDb *db, const char *message);
+
+/* The same, into a buffer of EVENTO_ERROR_SIZE; '' where there is none. */
+extern void evento_worker_error_get(EventoDb *db, char *message, TimestampTz *at);
+
 /* Makes every entry of heads.c void that belongs to this database.  Never raises. */
 extern void evento_heads_clear(EventoDb *db);
+
+/* ---- stats.c ---- */
+
+/*
+ * Counts; what a session counts is added to shared memory when its transaction
+ * ends, so that an append costs no more than a few additions of its own.
+ */
+extern void evento_stats_count(EventoStat stat, int64 n);
+
+/* Counts what became of an append. */
+extern void evento_stats_outcome(const EventoOutcome *outcome);
+
+/* At COMMIT or ABORT of a transaction that has buffered events.  Never raises. */
+extern void evento_stats_events(bool committed, int64 events, uint64 bytes, int64 positions);
+
+/* At the end of every transaction.  Never raises. */
+extern void evento_stats_flush(void);
+
+/* Counts at once; for the worker. */
+static inline void
+evento_stats_add(EventoDb *db, EventoStat stat, int64 n)
+{
+	pg_atomic_fetch_add_u64(&db->stats[stat], n);
+}
 
 /* ---- heads.c ---- */
 

@@ -126,6 +126,7 @@ evento_heads_find(EventoDb *db, Oid filenode, uint64 hash, const char *name, int
 		*version = head->version;
 	}
 	SpinLockRelease(&set->mutex);
+	evento_stats_count(head != NULL ? EVENTO_STAT_HEADS_FOUND : EVENTO_STAT_HEADS_MISSED, 1);
 	return head != NULL;
 }
 

@@ -4,8 +4,9 @@
  *
  * Shared memory belongs to the cluster, a log to a database: each database
  * that uses the extension has an EventoDb, found once per session.  The
- * tranche's lock protects which EventoDb is whose, nothing else; it is held
- * over a few loads and stores, none of which can raise.  The rest is atomics.
+ * tranche's lock protects which EventoDb is whose, and what its worker last
+ * failed of, nothing else; it is held over a few loads and stores, none of
+ * which can raise.  The rest is atomics.
  *
  * Slots are indexed by the number of the process, so a backend finds its own
  * without a search, and a slot outlives its process without harm: it is empty
@@ -14,12 +15,14 @@
 #include "postgres.h"
 
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 #include "compat.h"
@@ -29,7 +32,7 @@
 
 typedef struct EventoShared
 {
-	LWLock	   *lock;			/* protects EventoDb.dboid */
+	LWLock	   *lock;			/* protects EventoDb.dboid and worker_error */
 	pg_atomic_uint32 epochs;	/* last that was given to EventoDb.heads_epoch */
 	pg_atomic_uint32 launcher;	/* proc number + 1 of the launcher; 0: none */
 	pg_atomic_uint32 launcher_woken;	/* it has been told to look */
@@ -79,14 +82,24 @@ init_db(EventoDb *db, Oid dboid)
 	db->incarnation = InvalidOid;
 	pg_atomic_init_u64(&db->published, 0);
 	pg_atomic_init_u32(&db->waiters, 0);
+	pg_atomic_init_u32(&db->waiting, 0);
 	pg_atomic_init_u32(&db->worker, 0);
+	pg_atomic_init_u32(&db->worker_pid, 0);
 	pg_atomic_init_u32(&db->worker_wanted, 0);
+	pg_atomic_init_u32(&db->worker_trouble, EVENTO_TROUBLE_NONE);
+	pg_atomic_init_u32(&db->worker_failing, 0);
+	pg_atomic_init_u64(&db->worker_since, 0);
+	db->worker_error[0] = '\0';
+	db->worker_error_at = 0;
 	pg_atomic_init_u64(&db->keep_off_until, 0);
 	pg_atomic_init_u32(&db->heads_epoch, pg_atomic_add_fetch_u32(&shared->epochs, 1));
 	pg_atomic_init_u32(&db->seeded, InvalidOid);
 	pg_atomic_init_u64(&db->counter, 0);
 	pg_atomic_init_u64(&db->reserved, 0);
 	pg_atomic_init_u32(&db->wake, 0);
+	db->stats_since = GetCurrentTimestamp();
+	for (int i = 0; i < EVENTO_STAT_COUNT; i++)
+		pg_atomic_init_u64(&db->stats[i], 0);
 	db->dboid = dboid;
 }
 
@@ -231,6 +244,33 @@ evento_db_forget(Oid dboid)
 	db = find_db(dboid, false);
 	if (db != NULL)
 		init_db(db, InvalidOid);
+	LWLockRelease(shared->lock);
+}
+
+void
+evento_worker_error_set(EventoDb *db, const char *message)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (message == NULL)
+		db->worker_error[0] = '\0';
+	else
+	{
+		int			len = pg_mbcliplen(message, strlen(message), EVENTO_ERROR_SIZE - 1);
+
+		memcpy(db->worker_error, message, len);
+		db->worker_error[len] = '\0';
+		db->worker_error_at = GetCurrentTimestamp();
+	}
+	LWLockRelease(shared->lock);
+	pg_atomic_write_u32(&db->worker_failing, message != NULL);
+}
+
+void
+evento_worker_error_get(EventoDb *db, char *message, TimestampTz *at)
+{
+	LWLockAcquire(shared->lock, LW_SHARED);
+	memcpy(message, db->worker_error, EVENTO_ERROR_SIZE);
+	*at = db->worker_error_at;
 	LWLockRelease(shared->lock);
 }
 
