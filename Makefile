@@ -78,6 +78,7 @@ OBJS = \
 	extension/stream_metadata.o \
 	extension/streams.o \
 	extension/wait.o \
+	extension/watermark.o \
 	extension/worker.o \
 	extension/write.o
 

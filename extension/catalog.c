@@ -38,13 +38,6 @@
 
 #define EVENTO_SCHEMA "evento"
 
-/* Columns of evento._watermark. */
-enum
-{
-	Anum_watermark_singleton = 1,
-	Anum_watermark_position
-};
-
 /* Columns of the index (stream_no, version) INCLUDE (id). */
 enum
 {
@@ -569,28 +562,4 @@ evento_stream_find_id(int64 no, const pg_uuid_t *id, int window, Snapshot snapsh
 
 	evento_lookup_end(lookup);
 	return version;
-}
-
-/*
- * The watermark that its row has as the snapshot sees it; 0 where the row is
- * missing.  Needs no preload.
- */
-int64
-evento_watermark_row(Snapshot snapshot)
-{
-	Relation	heap = table_open(evento_rel(EVENTO_REL_WATERMARK), AccessShareLock);
-	SysScanDesc scan = systable_beginscan(heap, InvalidOid, false, snapshot, 0, NULL);
-	HeapTuple	tuple = systable_getnext(scan);
-	int64		watermark = 0;
-
-	if (HeapTupleIsValid(tuple))
-	{
-		bool		isnull;
-
-		watermark = DatumGetInt64(heap_getattr(tuple, Anum_watermark_position,
-											   RelationGetDescr(heap), &isnull));
-	}
-	systable_endscan(scan);
-	table_close(heap, NoLock);
-	return watermark;
 }

@@ -7,6 +7,7 @@
 
 #include "access/genam.h"
 #include "access/tableam.h"
+#include "access/transam.h"
 #include "catalog/pg_database.h"
 #include "common/jsonapi.h"
 #include "executor/executor.h"
@@ -38,6 +39,15 @@
 #define evento_my_proc_number() ((int) MyProcNumber)
 #else
 #define evento_my_proc_number() (MyProc->pgprocno)
+#endif
+
+/* 17 moved what the transaction manager keeps in shared memory, and the number of a transaction in its session. */
+#if PG_VERSION_NUM >= 170000
+#define evento_latest_completed_xid() (TransamVariables->latestCompletedXid)
+#define evento_my_lxid() (MyProc->vxid.lxid)
+#else
+#define evento_latest_completed_xid() (ShmemVariableCache->latestCompletedXid)
+#define evento_my_lxid() (MyProc->lxid)
 #endif
 
 /* 17 lets the caller choose whether to flush; a commit follows here. */

@@ -1,21 +1,25 @@
 /*
  * dbhook.c
  *	  Commands that want a database to themselves (DROP, RENAME, a copy, a move)
- *	  would fail on our worker's connection: a hook makes it go before.
+ *	  would fail on our worker's connection: a hook makes it go before.  And the
+ *	  end of the extension, of which the worker is told.
  */
 #include "postgres.h"
 
 #include <signal.h>
 
 #include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
 #include "storage/latch.h"
-#include "storage/proc.h"
 #include "tcop/utility.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -28,8 +32,12 @@
 #define KEEP_OFF_MS 60000
 #define STOP_MS 5000
 
-/* What follows our hook: another library's, or the server's own. */
+/* What follows our hooks: another library's, or the server's own. */
 static ProcessUtility_hook_type next_process_utility = NULL;
+static object_access_hook_type next_object_access = NULL;
+
+/* This transaction drops the extension, as far as it got. */
+static bool dropping = false;
 
 /* Makes the worker of a database go, and stay away; false where there is none. */
 static bool
@@ -37,18 +45,15 @@ stop_worker(Oid dboid)
 {
 	EventoDb   *db = evento_db_find(dboid);
 	TimestampTz start = GetCurrentTimestamp();
-	uint32		worker;
 	int			pid;
 
 	if (db == NULL)
 		return false;
 	pg_atomic_write_u64(&db->keep_off_until,
 						(uint64) TimestampTzPlusMilliseconds(start, KEEP_OFF_MS));
-	worker = pg_atomic_read_u32(&db->worker);
-	if (worker == 0)
+	if (pg_atomic_read_u32(&db->worker) == 0)
 		return true;
-	/* One that is just leaving has no pid any more. */
-	pid = GetPGProcByNumber(worker - 1)->pid;
+	pid = (int) pg_atomic_read_u32(&db->worker_pid);
 	if (pid > 0)
 		kill(pid, SIGTERM);
 	while (pg_atomic_read_u32(&db->worker) != 0 &&
@@ -158,10 +163,42 @@ on_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	PG_END_TRY();
 }
 
-/* Installs the hook. */
+/* ---- the end of the extension ---- */
+
+static void
+on_object_access(ObjectAccessType access, Oid class, Oid object, int sub, void *arg)
+{
+	if (next_object_access != NULL)
+		next_object_access(access, class, object, sub, arg);
+	if (access == OAT_DROP && class == ExtensionRelationId && evento_shmem_ready() &&
+		object == get_extension_oid("evento", true))
+		dropping = true;
+}
+
+/* The worker looks, finds no extension, and goes. */
+static void
+on_xact(XactEvent event, void *arg)
+{
+	if (!dropping || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
+					  event != XACT_EVENT_PREPARE))
+		return;
+	dropping = false;
+	if (event == XACT_EVENT_COMMIT)
+	{
+		EventoDb   *db = evento_db_find(MyDatabaseId);
+
+		if (db != NULL && pg_atomic_read_u32(&db->worker) != 0)
+			evento_wake_worker(db);
+	}
+}
+
+/* Installs the hooks. */
 void
 evento_dbhook_init(void)
 {
+	next_object_access = object_access_hook;
+	object_access_hook = on_object_access;
+	RegisterXactCallback(on_xact, NULL);
 	next_process_utility = ProcessUtility_hook ? ProcessUtility_hook : standard_ProcessUtility;
 	ProcessUtility_hook = on_process_utility;
 }

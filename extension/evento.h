@@ -7,6 +7,7 @@
  * heads.c      a cache in shared memory of streams' numbers and versions
  * shmem.c      shared memory: one state per database, one slot per backend
  * sequencer.c  positions: reserve, publish, give back; the watermark
+ * watermark.c  the watermark that goes with a snapshot: marks and the row
  * append.c     the SQL-callable appends, and the way of every append
  * check.c      what can be said of an append without looking into the database
  * batch.c      decodes the packed form
@@ -155,9 +156,6 @@ extern bool evento_lookup_no(EventoLookup *lookup, int64 no, EventoStream *strea
 extern int64 evento_lookup_head(EventoLookup *lookup, int64 no);
 extern int64 evento_lookup_id(EventoLookup *lookup, int64 no, const pg_uuid_t *id, int window);
 extern void evento_lookup_end(EventoLookup *lookup);
-
-/* The watermark that the row in evento._watermark has as the snapshot sees it, 0 where it is missing. */
-extern int64 evento_watermark_row(Snapshot snapshot);
 
 /* ---- snapshots.c ---- */
 
@@ -502,6 +500,15 @@ typedef enum EventoStat
 
 #define EVENTO_ERROR_SIZE 256
 
+/* A watermark for snapshots whose xmax is above xid; watermark.c. */
+#define EVENTO_MARKS 512
+typedef struct EventoMark
+{
+	pg_atomic_uint64 position;
+	pg_atomic_uint32 xid;
+	pg_atomic_uint32 sequence;	/* the incarnation that it is about */
+} EventoMark;
+
 /* The state of one database.  Fields without a note are atomics anyone may read. */
 typedef struct EventoDb
 {
@@ -528,6 +535,9 @@ typedef struct EventoDb
 	char		pad2[PG_CACHE_LINE_SIZE];
 	pg_atomic_uint32 wake;		/* the worker has been told to look */
 	char		pad3[PG_CACHE_LINE_SIZE];
+	pg_atomic_uint64 row_tid;	/* newest version of the row: block << 16 | offset; 0: unknown */
+	pg_atomic_uint64 nmarks;	/* that were made so far, by the worker; the last are kept */
+	EventoMark	marks[EVENTO_MARKS];
 	TimestampTz stats_since;	/* written when the state is made */
 	pg_atomic_uint64 stats[EVENTO_STAT_COUNT];
 	char		pad4[PG_CACHE_LINE_SIZE];
@@ -582,6 +592,38 @@ extern void evento_worker_error_get(EventoDb *db, char *message, TimestampTz *at
 
 /* Makes every entry of heads.c void that belongs to this database.  Never raises. */
 extern void evento_heads_clear(EventoDb *db);
+
+/* ---- watermark.c ---- */
+
+/*
+ * The watermark up to which a snapshot sees everything, which does not change
+ * while a transaction keeps its snapshot.  Needs no preload.
+ */
+extern int64 evento_watermark_seen(Snapshot snapshot);
+
+/* The same as its row has it, which may be behind; 0 where it is missing. */
+extern int64 evento_watermark_row(Snapshot snapshot);
+
+/* The same for the worker on a standby, which tells the others where it found the row. */
+extern int64 evento_watermark_follow(EventoDb *db, Snapshot snapshot);
+
+/*
+ * For the worker on a primary, with an active snapshot: writes the row, never
+ * backwards.  False where somebody has the table locked and wait is false.
+ * Then, once that is committed, tells the others where the row is.  The
+ * interval is how long, in ms, to leave the row alone between two writes, since
+ * old snapshots keep all its versions; 0: no need.
+ */
+extern bool evento_watermark_row_write(int64 watermark, bool wait);
+extern void evento_watermark_row_written(EventoDb *db);
+extern int	evento_watermark_row_interval(void);
+
+/*
+ * Leaves a watermark for every snapshot that is taken once a transaction with
+ * an id has ended from now on.  For the worker, before it commits.
+ */
+extern void evento_mark_put(EventoDb *db, Oid sequence, int64 watermark);
+extern void evento_marks_init(EventoDb *db);
 
 /* ---- stats.c ---- */
 

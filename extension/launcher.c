@@ -31,7 +31,7 @@
 
 /* Rest after a worker died, after no place was free, and how long to wait for one that starts. */
 #define RESTART_MS 1000
-#define NO_PLACE_MS 10000
+#define NO_PLACE_MS 5000
 #define START_MS 5000
 
 /* A database that has, or may need, a worker; in the launcher. */
@@ -205,7 +205,10 @@ try_start(Candidate *candidate, TimestampTz now)
 		if (!exists)
 			evento_db_forget(candidate->dboid);
 		else if (db != NULL)
+		{
+			pg_atomic_write_u32(&db->worker_trouble, EVENTO_TROUBLE_NO_CONNECTION);
 			pg_atomic_write_u32(&db->worker_wanted, 0); /* the next commit asks again */
+		}
 		return false;
 	}
 	if (start_worker(candidate))
@@ -216,6 +219,8 @@ try_start(Candidate *candidate, TimestampTz now)
 	else
 	{
 		candidate->not_before = TimestampTzPlusMilliseconds(now, NO_PLACE_MS);
+		if (db != NULL)
+			pg_atomic_write_u32(&db->worker_trouble, EVENTO_TROUBLE_NO_PLACE);
 		if (!candidate->complained)
 			ereport(WARNING,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),

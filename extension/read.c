@@ -342,7 +342,7 @@ push_log_snapshot(void)
 
 	/* Also where shared memory does not know yet, early after a start. */
 	if (watermark == 0)
-		watermark = evento_watermark_row(GetActiveSnapshot());
+		watermark = evento_watermark_seen(GetActiveSnapshot());
 	return watermark;
 }
 

@@ -36,6 +36,7 @@
 #include "catalog/pg_authid.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
@@ -87,6 +88,7 @@ typedef enum Identity
 static bool published = false;	/* the slot is taken */
 static bool identity_written = false;
 static bool rows_changed = false;
+static bool jumped = false;
 
 static bool
 lock_seeding(LOCKMODE mode, bool wait)
@@ -395,7 +397,7 @@ evento_positions_take(int64 n)
 void
 evento_positions_end(bool committed)
 {
-	bool		wake = rows_changed;
+	bool		wake = rows_changed || jumped;
 
 	if (rows_changed)
 		evento_heads_clear(evento_db());
@@ -414,6 +416,7 @@ evento_positions_end(bool committed)
 	published = false;
 	identity_written = false;
 	rows_changed = false;
+	jumped = false;
 	if (wake)
 		evento_wake_worker(evento_db());
 }
@@ -512,6 +515,79 @@ evento_positions_seed(EventoDb *db, int64 *watermark)
 	if (!identity_written)
 		unlock_seeding(ExclusiveLock);
 	return true;
+}
+
+/*
+ * Jumps, and gives in *last the last position from before.  The sequence goes
+ * first, so whoever takes positions meanwhile, on either side of the jump, finds
+ * them reserved; the counter only grows, and is exchanged with what was last
+ * read, so that no position from before lies behind *last.  The caller holds
+ * the seeding lock.
+ */
+static int64
+jump(EventoDb *db, Oid sequence, int64 *last)
+{
+	uint64		old = pg_atomic_read_u64(&db->counter);
+	int64		next;
+	bool		done = false;
+
+	if ((int64) old > PG_INT64_MAX - POSITIONS_SPARE)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("positions of evento are used up"),
+				 errdetail("The next is " UINT64_FORMAT ".", old)));
+	while (!done)
+	{
+		next = Max(next_block(sequence), (int64) old);
+		set_sequence(sequence, next + evento_position_jump);
+		next = next_block(sequence);
+		atomic_max(&db->reserved, (uint64) next + POSITIONS_BLOCK - 1);
+
+		/* A small jump may have been overtaken. */
+		while (old < (uint64) next && !done)
+			done = pg_atomic_compare_exchange_u64(&db->counter, &old, (uint64) next);
+	}
+	*last = (int64) old - 1;
+	return next;
+}
+
+/* SQL: jump_positions(reason) */
+PG_FUNCTION_INFO_V1(evento_jump_positions);
+Datum
+evento_jump_positions(PG_FUNCTION_ARGS)
+{
+	EventoDb   *db;
+	Oid			sequence;
+	TupleDesc	desc;
+	Datum		values[2];
+	bool		nulls[2] = {false};
+	int64		last;
+	int64		next;
+
+	evento_check_write("jump_positions()");
+	if (PG_ARGISNULL(0) || VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(0)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("reason must not be NULL or empty"),
+				 errhint("It is kept in evento._jumps for those who find the gap later.")));
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+
+	db = evento_db();
+	sequence = evento_rel(EVENTO_REL_POSITIONS);
+	lock_seeding(ExclusiveLock, true);
+	if (pg_atomic_read_u32(&db->seeded) != sequence)
+		seed(db, sequence);
+	next = jump(db, sequence, &last);
+	if (!identity_written)
+		unlock_seeding(ExclusiveLock);
+	write_jump(last, next, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	ForceSyncCommit();
+	jumped = true;
+
+	values[0] = Int64GetDatum(last);
+	values[1] = Int64GetDatum(next);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }
 
 /*

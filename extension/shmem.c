@@ -97,6 +97,8 @@ init_db(EventoDb *db, Oid dboid)
 	pg_atomic_init_u64(&db->counter, 0);
 	pg_atomic_init_u64(&db->reserved, 0);
 	pg_atomic_init_u32(&db->wake, 0);
+	pg_atomic_init_u64(&db->row_tid, 0);
+	evento_marks_init(db);
 	db->stats_since = GetCurrentTimestamp();
 	for (int i = 0; i < EVENTO_STAT_COUNT; i++)
 		pg_atomic_init_u64(&db->stats[i], 0);

@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "storage/condition_variable.h"
+#include "storage/ipc.h"
 #include "tcop/pquery.h"
 #include "utils/builtins.h"
 #include "utils/portal.h"
@@ -115,6 +116,7 @@ sleep_until(EventoDb *db, int64 target, TimestampTz deadline)
 	if (wait_event == 0)
 		wait_event = evento_wait_event("EventoWait");
 
+	evento_stats_add(db, EVENTO_STAT_WAITS, 1);
 	ConditionVariablePrepareToSleep(&db->advanced);
 	while ((int64) pg_atomic_read_u64(&db->published) < target)
 	{
@@ -135,6 +137,15 @@ sleep_until(EventoDb *db, int64 target, TimestampTz deadline)
 										   wait_event);
 	}
 	ConditionVariableCancelSleep();
+	evento_stats_add(db, (int64) pg_atomic_read_u64(&db->published) < target ?
+					 EVENTO_STAT_WAIT_TIMEOUTS : EVENTO_STAT_WAIT_WAKEUPS, 1);
+}
+
+/* Also where the wait, or the session, is ended by force. */
+static void
+count_out(int code, Datum db)
+{
+	pg_atomic_fetch_sub_u32(&((EventoDb *) DatumGetPointer(db))->waiting, 1);
 }
 
 /* SQL: CALL wait(after, timeout, INOUT watermark) */
@@ -167,18 +178,24 @@ evento_wait(PG_FUNCTION_ARGS)
 	if ((int64) pg_atomic_read_u64(&db->published) < target)
 	{
 		evento_release_snapshots();
-		sleep_until(db, target, deadline);
+		pg_atomic_fetch_add_u32(&db->waiting, 1);
+		PG_ENSURE_ERROR_CLEANUP(count_out, PointerGetDatum(db));
+		{
+			sleep_until(db, target, deadline);
+		}
+		PG_END_ENSURE_ERROR_CLEANUP(count_out, PointerGetDatum(db));
+		count_out(0, PointerGetDatum(db));
 		EnsurePortalSnapshotExists();
 	}
 	values[0] = Int64GetDatum((int64) pg_atomic_read_u64(&db->published));
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
 
-/* SQL: watermark().  The row belongs to the snapshot that its caller reads with. */
+/* SQL: watermark().  That of the snapshot which its caller reads with. */
 PG_FUNCTION_INFO_V1(evento_watermark);
 Datum
 evento_watermark(PG_FUNCTION_ARGS)
 {
 	evento_check_preloaded();
-	PG_RETURN_INT64(evento_watermark_row(GetActiveSnapshot()));
+	PG_RETURN_INT64(evento_watermark_seen(GetActiveSnapshot()));
 }

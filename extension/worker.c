@@ -26,10 +26,14 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
+#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -38,10 +42,14 @@
 
 #define CHANNEL "evento"
 
-/* The worker: while rows are being loaded; while old snapshots keep dead rows of _watermark. */
+/* The worker: while rows are being loaded; while somebody has the table of the row locked. */
 #define UNSEEDED_MS 100
-#define CROWDED_BLOCKS 16
-#define CROWDED_MS 50
+#define ROW_RETRY_MS 100
+
+/* After a turn that failed: doubled each time; and how often the same error is logged. */
+#define FAILED_MS 1000
+#define FAILED_MAX_MS 30000
+#define LOG_AGAIN_MS 300000
 
 /* How many NOTIFYs between two looks at the queue, and from where on none is sent. */
 #define NOTIFY_CHECK 256
@@ -50,14 +58,6 @@
 /* In recovery: with and without somebody who waits. */
 #define FOLLOW_WAITED_MS 5
 #define FOLLOW_IDLE_MS 1000
-
-/* Columns of evento._watermark. */
-enum
-{
-	Anum_watermark_singleton = 1,
-	Anum_watermark_position,
-	Natts_watermark = Anum_watermark_position
-};
 
 /* ---- for the launcher, too ---- */
 
@@ -123,51 +123,24 @@ retire(EventoDb *db)
 	proc_exit(0);
 }
 
-/*
- * Writes the watermark into its row, never backwards; gives what stands there
- * then.  *blocks: size of the table.
- */
-static int64
-write_row(int64 watermark, BlockNumber *blocks)
-{
-	Relation	rel = table_open(evento_rel(EVENTO_REL_WATERMARK), RowExclusiveLock);
-	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
-	HeapTuple	old = heap_getnext(scan, ForwardScanDirection);
-	Datum		values[Natts_watermark];
-	bool		nulls[Natts_watermark] = {false};
-	HeapTuple	new;
-
-	if (old != NULL)
-	{
-		evento_deform_row(rel, Natts_watermark, old, values, nulls);
-		watermark = Max(watermark, DatumGetInt64(values[Anum_watermark_position - 1]));
-	}
-	values[Anum_watermark_singleton - 1] = BoolGetDatum(true);
-	values[Anum_watermark_position - 1] = Int64GetDatum(watermark);
-	new = evento_form_row(rel, Natts_watermark, values, nulls);
-	evento_row_write(rel, new, old != NULL ? &old->t_self : NULL);
-	table_endscan(scan);
-	*blocks = RelationGetNumberOfBlocks(rel);
-	table_close(rel, NoLock);
-	return watermark;
-}
+/* The queue is looked at before the first, and again after an error. */
+static int	notifies_since_check = NOTIFY_CHECK;
 
 /*
  * NOTIFYs the watermark, unless the queue is filling because a session that
  * LISTENs sits in a transaction: a full queue would stop the watermark itself.
  */
 static void
-notify(int64 watermark)
+notify(EventoDb *db, int64 watermark)
 {
-	static int	since_check = NOTIFY_CHECK;
 	static bool full = false;
 	char		payload[32];
 
-	if (++since_check >= NOTIFY_CHECK)
+	if (++notifies_since_check >= NOTIFY_CHECK)
 	{
 		bool		was_full = full;
 
-		since_check = 0;
+		notifies_since_check = 0;
 		full = DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0)) >
 			NOTIFY_QUEUE_FULL;
 		if (full && !was_full)
@@ -175,17 +148,94 @@ notify(int64 watermark)
 					(errmsg("evento sends no notifications while the queue is more than half full"),
 					 errhint("A session that LISTENs has been in a transaction for long: end it.")));
 	}
+	evento_stats_add(db, full ? EVENTO_STAT_NOTIFIES_LEFT_OUT : EVENTO_STAT_NOTIFIES, 1);
 	if (full)
 		return;
 	snprintf(payload, sizeof(payload), INT64_FORMAT, watermark);
 	Async_Notify(CHANNEL, payload);
 }
 
+/*
+ * Gives out a watermark, unless the extension was made anew since before was
+ * read: then it is none of the log that is there now.
+ */
 static void
-publish(EventoDb *db, int64 watermark)
+publish(EventoDb *db, uint64 before, int64 watermark)
 {
-	pg_atomic_write_u64(&db->published, (uint64) watermark);
+	if (pg_atomic_compare_exchange_u64(&db->published, &before, (uint64) watermark))
+		evento_stats_add(db, EVENTO_STAT_ADVANCES, 1);
 	ConditionVariableBroadcast(&db->advanced);
+}
+
+/* Whether the view events asks for marks; that of version 0.1.0 reads the row. */
+static bool
+view_reads_marks(void)
+{
+	oidvector  *none = buildoidvector(NULL, 0);
+
+	return SearchSysCacheExists3(PROCNAMEARGSNSP, CStringGetDatum("_watermark_seen"),
+								 PointerGetDatum(none),
+								 ObjectIdGetDatum(get_rel_namespace(evento_rel(EVENTO_REL_WATERMARK))));
+}
+
+/*
+ * Computes the watermark in the transaction that runs; false where that cannot
+ * be done now.
+ */
+static bool
+compute(EventoDb *db, int64 *watermark)
+{
+	if (evento_positions_known(db))
+		*watermark = evento_watermark_compute(db);
+	else
+	{
+		if (!evento_positions_seed(db, watermark))
+			return false;
+
+		/* A mark is good for snapshots taken after a transaction with an id that is yet to come. */
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+	}
+
+	/* What was given out before a restart. */
+	if (pg_atomic_read_u64(&db->published) == 0)
+		*watermark = Max(*watermark, evento_watermark_row(GetActiveSnapshot()));
+	return true;
+}
+
+/* What one turn leaves to the next. */
+static int64 row_position = 0;	/* that the row has */
+static TimestampTz row_next = 0;	/* when it may be written again */
+
+/* How long the row still has to be left alone, in ms. */
+static long
+row_rest(TimestampTz now)
+{
+	int			interval = evento_watermark_row_interval();
+
+	/* A clock that was set back says so for longer than any interval, and is not heeded. */
+	if (interval == 0 || now >= row_next || row_next - now > interval * INT64CONST(1000))
+		return 0;
+	return TimestampDifferenceMilliseconds(now, row_next);
+}
+
+/* Writes the row where that may be done now. */
+static void
+write_row(EventoDb *db, int64 watermark, TimestampTz now)
+{
+	bool		crowded = evento_watermark_row_interval() > 0;
+	bool		wait = !view_reads_marks();
+
+	if (crowded && row_rest(now) > 0 && !wait)
+		return;
+	if (evento_watermark_row_write(watermark, wait))
+	{
+		row_position = watermark;
+		evento_stats_add(db, EVENTO_STAT_ROW_WRITES, 1);
+	}
+	row_next = TimestampTzPlusMilliseconds(now, evento_watermark_row_interval());
 }
 
 /* A turn on a primary.  Gives how long to rest, -1 until woken. */
@@ -193,16 +243,14 @@ static long
 advance(EventoDb *db)
 {
 	static TimestampTz next = 0;
-	static BlockNumber blocks = 0;
 	TimestampTz now = GetCurrentTimestamp();
+	uint64		before;
 	int64		watermark;
+	Oid			sequence;
+	bool		moved;
 
-	/*
-	 * Too early: the flag stays up, so nobody sets our latch again.  A clock
-	 * that was set back says so for longer than any interval, and is not heeded.
-	 */
-	if (now < next &&
-		next - now <= Max(evento_watermark_interval, CROWDED_MS) * INT64CONST(1000))
+	/* Too early: the flag stays up, so nobody sets our latch again. */
+	if (now < next && next - now <= evento_watermark_interval * INT64CONST(1000))
 		return TimestampDifferenceMilliseconds(now, next);
 
 	pg_atomic_exchange_u32(&db->wake, 0);
@@ -213,33 +261,34 @@ advance(EventoDb *db)
 		retire(db);
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (evento_positions_known(db))
-		watermark = evento_watermark_compute(db);
-	else if (!evento_positions_seed(db, &watermark))
+	sequence = evento_rel(EVENTO_REL_POSITIONS);
+	if (!compute(db, &watermark))
 	{
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		return UNSEEDED_MS;
 	}
-	if (watermark <= (int64) pg_atomic_read_u64(&db->published))
+	before = pg_atomic_read_u64(&db->published);
+	moved = watermark > (int64) before;
+	if (moved)
 	{
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-		return -1;
+		pgstat_report_activity(STATE_RUNNING, "publishing the watermark");
+		evento_mark_put(db, sequence, watermark);
+		(void) GetCurrentTransactionId();
+		notify(db, watermark);
 	}
-
-	pgstat_report_activity(STATE_RUNNING, "publishing the watermark");
-	watermark = write_row(watermark, &blocks);
-	notify(watermark);
+	if (row_position < watermark)
+		write_row(db, watermark, now);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	publish(db, watermark);
-	pgstat_report_activity(STATE_IDLE, NULL);
-	next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									   blocks > CROWDED_BLOCKS ?
-									   Max(evento_watermark_interval, CROWDED_MS) :
-									   evento_watermark_interval);
-	return -1;
+	evento_watermark_row_written(db);
+	if (moved)
+	{
+		publish(db, before, watermark);
+		pgstat_report_activity(STATE_IDLE, NULL);
+		next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), evento_watermark_interval);
+	}
+	return row_position < watermark ? Max(row_rest(now), ROW_RETRY_MS) : -1;
 }
 
 /* A turn in recovery. */
@@ -249,6 +298,7 @@ follow(EventoDb *db)
 	static bool warned = false;
 	static TimestampTz waited_until = 0;
 	TimestampTz now = GetCurrentTimestamp();
+	uint64		before;
 	int64		watermark;
 
 	if (!warned && !hot_standby_feedback)
@@ -269,11 +319,12 @@ follow(EventoDb *db)
 		retire(db);
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
-	watermark = evento_watermark_row(GetActiveSnapshot());
+	before = pg_atomic_read_u64(&db->published);
+	watermark = evento_watermark_follow(db, GetActiveSnapshot());
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	if (watermark != (int64) pg_atomic_read_u64(&db->published))
-		publish(db, watermark);
+	if (watermark != (int64) before)
+		publish(db, before, watermark);
 	return now < waited_until ? FOLLOW_WAITED_MS : FOLLOW_IDLE_MS;
 }
 
@@ -295,6 +346,71 @@ set_own_settings(void)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
+/* Logs what ended a turn, unless it did so a moment ago, and keeps it for stats. */
+static void
+report_failure(EventoDb *db)
+{
+	static char last[EVENTO_ERROR_SIZE] = "";
+	static TimestampTz logged_at = 0;
+	ErrorData  *error = CopyErrorData();
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (strncmp(last, error->message, sizeof(last) - 1) != 0 ||
+		TimestampDifferenceExceeds(logged_at, now, LOG_AGAIN_MS))
+	{
+		EmitErrorReport();
+		logged_at = now;
+		strlcpy(last, error->message, sizeof(last));
+	}
+	evento_worker_error_set(db, error->message);
+	evento_stats_add(db, EVENTO_STAT_WORKER_ERRORS, 1);
+}
+
+/*
+ * One turn.  One that fails (a table is broken, the disk is full) is tried again
+ * later, and less and less often; gives how long to rest.
+ */
+static long
+turn(EventoDb *db)
+{
+	static int	failures = 0;
+	static TimestampTz again = 0;
+	MemoryContext context = CurrentMemoryContext;
+	volatile long timeout = -1;
+
+	if (failures > 0)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (now < again && again - now <= FAILED_MAX_MS * INT64CONST(1000))
+			return TimestampDifferenceMilliseconds(now, again);
+	}
+	PG_TRY();
+	{
+		timeout = RecoveryInProgress() ? follow(db) : advance(db);
+		failures = 0;
+		if (pg_atomic_read_u32(&db->worker_failing) != 0)
+			pg_atomic_write_u32(&db->worker_failing, 0);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		report_failure(db);
+		AbortCurrentTransaction();
+		LWLockReleaseAll();
+		FlushErrorState();
+		notifies_since_check = NOTIFY_CHECK;
+		row_position = 0;
+		timeout = Min(FAILED_MS << Min(failures, 10), FAILED_MAX_MS);
+		failures++;
+		again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	return timeout;
+}
+
 void
 evento_worker_main(Datum arg)
 {
@@ -303,6 +419,7 @@ evento_worker_main(Datum arg)
 	uint32		nobody = 0;
 	uint32		wait_event;
 	bool		installed;
+	MemoryContext turn_context;
 
 	evento_process_start();
 	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
@@ -319,12 +436,26 @@ evento_worker_main(Datum arg)
 										(uint32) evento_my_proc_number() + 1))
 		proc_exit(0);			/* there is one */
 	before_shmem_exit(on_worker_exit, (Datum) 0);
+	pg_atomic_write_u32(&db->worker_pid, (uint32) MyProcPid);
+	pg_atomic_write_u64(&db->worker_since, (uint64) GetCurrentTimestamp());
+	pg_atomic_write_u32(&db->worker_trouble, EVENTO_TROUBLE_NONE);
+	pg_atomic_write_u32(&db->worker_failing, 0);
 	pg_atomic_write_u32(&db->worker_wanted, 1);
+	evento_stats_add(db, EVENTO_STAT_WORKER_STARTS, 1);
 	evento_wake_launcher();
 	wait_event = evento_wait_event("EventoWorkerMain");
+	turn_context = AllocSetContextCreate(TopMemoryContext, "evento turn", ALLOCSET_DEFAULT_SIZES);
 
 	for (;;)
-		evento_process_rest(&db->wake, RecoveryInProgress() ? follow(db) : advance(db), wait_event, 0);
+	{
+		long		timeout;
+
+		MemoryContextReset(turn_context);
+		MemoryContextSwitchTo(turn_context);
+		timeout = turn(db);
+		pgstat_report_stat(false);
+		evento_process_rest(&db->wake, timeout, wait_event, 0);
+	}
 }
 
 /* Only while libraries are preloaded. */

@@ -108,8 +108,8 @@ COMMENT ON TABLE _jumps IS 'Where the positions jumped: after a promotion, a res
 CREATE TABLE _watermark (
   singleton boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (singleton),
   position  bigint NOT NULL
-) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
-COMMENT ON TABLE _watermark IS 'One row, written by the background worker: every event up to this position is committed and visible to whoever sees the row.';
+) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0, vacuum_truncate = false);
+COMMENT ON TABLE _watermark IS 'One row, written by the background worker: every event up to this position is committed and visible to whoever sees the row. For standbys; sessions of the primary are told earlier.';
 INSERT INTO _watermark (position) VALUES (0);
 
 -- Needs to run before any row that a restore brings: the counter of positions
@@ -132,6 +132,11 @@ SELECT pg_catalog.pg_extension_config_dump('_positions', '');
 SELECT pg_catalog.pg_extension_config_dump('_identity', '');
 SELECT pg_catalog.pg_extension_config_dump('_jumps', '');
 
+CREATE FUNCTION _watermark_seen() RETURNS bigint
+  LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'evento_watermark_seen_sql';
+COMMENT ON FUNCTION _watermark_seen() IS 'The watermark that goes with the snapshot of the statement that calls this: for the view events. Works without preload.';
+GRANT EXECUTE ON FUNCTION _watermark_seen() TO evento_reader;
+
 CREATE VIEW events AS
 SELECT e.position,
        s.name AS stream,
@@ -150,7 +155,7 @@ SELECT e.position,
   FROM _events e
   LEFT JOIN _streams s ON s.stream_no = e.stream_no
  -- No bound for the index: beside a caller's own lower bound the planner would take it for a narrow range, and sort the log.
- WHERE e.position + 0 <= (SELECT w.position FROM _watermark w)
+ WHERE e.position + 0 <= (SELECT _watermark_seen())
    AND (e.stream_no IS NULL OR e.version > s.deleted_version);
 COMMENT ON VIEW events IS 'Every event in the one global order, up to the watermark: no event can appear later below one that is shown here. Events of a deleted stream are left out. category is what stands before the first "-" of the stream''s name. Own appends show some milliseconds after their commit; CALL evento.wait(NULL) waits for that.';
 
@@ -751,7 +756,7 @@ SELECT c.name AS consumer,
        k.owner_pid,
        k.application
   FROM _consumers c
- CROSS JOIN (SELECT COALESCE((SELECT m.position FROM _watermark m), 0) AS position) w
+ CROSS JOIN (SELECT COALESCE(_watermark_seen(), 0) AS position) w
  CROSS JOIN LATERAL (SELECT p.* FROM _checkpoints p WHERE p.consumer = c.name ORDER BY p.change DESC LIMIT 1) k
  CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS events, pg_catalog.max(n.position) AS last
                        FROM (SELECT e.position FROM _events e WHERE e.position > k.position ORDER BY e.position LIMIT 10000) n
@@ -777,7 +782,385 @@ GRANT EXECUTE ON FUNCTION
 -- Statistics and diagnosis
 -- ---------------------------------------------------------------------------
 
+CREATE FUNCTION _stats(OUT since timestamptz, OUT next_position bigint, OUT reserved_position bigint, OUT committed_position bigint, OUT watermark bigint,
+                       OUT waiting integer, OUT worker_pid integer, OUT worker_state text, OUT worker_since timestamptz, OUT worker_error text, OUT worker_error_at timestamptz,
+                       OUT transactions bigint, OUT events bigint, OUT bytes bigint, OUT rolled_back bigint, OUT rolled_back_events bigint, OUT gaps bigint,
+                       OUT appends bigint, OUT batches bigint, OUT repeats bigint, OUT conflicts bigint, OUT id_clashes bigint, OUT busy bigint, OUT refused bigint,
+                       OUT heads_found bigint, OUT heads_missed bigint, OUT advances bigint, OUT row_writes bigint, OUT notifies bigint, OUT notifies_left_out bigint,
+                       OUT waits bigint, OUT wait_wakeups bigint, OUT wait_timeouts bigint, OUT worker_starts bigint, OUT worker_errors bigint)
+  LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'evento_stats';
+COMMENT ON FUNCTION _stats(OUT timestamptz, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT integer, OUT integer, OUT text, OUT timestamptz, OUT text, OUT timestamptz, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint, OUT bigint) IS
+'What the library counts of this database. Raises V0004 not preloaded.';
 
+CREATE VIEW stats AS SELECT * FROM _stats();
+COMMENT ON VIEW stats IS 'One row of counters and gauges of this database on this server, to scrape. Counters start at 0 when the database is first used after a start of the server (since), and only grow. A session adds what it counted when its transaction ends. On a standby the counters of appends stay 0. Raises V0004 not preloaded.';
+COMMENT ON COLUMN stats.since IS 'When the counters started: the first use of this database after a start of the server, or after a crash.';
+COMMENT ON COLUMN stats.next_position IS 'The next position that an append will get; NULL on a standby, and from a start to the first append.';
+COMMENT ON COLUMN stats.reserved_position IS 'The last position that the sequence has reserved durably; NULL as next_position.';
+COMMENT ON COLUMN stats.committed_position IS 'The watermark as it could be given out now: lower than next_position - 1 while transactions that append are in the middle of their commit (see appending); NULL as next_position.';
+COMMENT ON COLUMN stats.watermark IS 'The watermark as it was given out; 0 before the worker has looked for the first time.';
+COMMENT ON COLUMN stats.waiting IS 'Sessions that are in wait() now.';
+COMMENT ON COLUMN stats.worker_pid IS 'Process id of the worker that publishes the watermark; NULL where none runs.';
+COMMENT ON COLUMN stats.worker_state IS 'running, failing (its last turn ended with worker_error), starting, no place (max_worker_processes is used up), no connections (the database lets nobody in), kept off (a command like DROP DATABASE wants the database to itself), none (nobody asked for one).';
+COMMENT ON COLUMN stats.worker_since IS 'When the worker was started; NULL where none runs.';
+COMMENT ON COLUMN stats.worker_error IS 'The last error of the worker; NULL where there was none.';
+COMMENT ON COLUMN stats.worker_error_at IS 'When that was.';
+COMMENT ON COLUMN stats.transactions IS 'Counter: committed transactions that appended events.';
+COMMENT ON COLUMN stats.events IS 'Counter: events that were committed.';
+COMMENT ON COLUMN stats.bytes IS 'Counter: bytes of their rows, uncompressed.';
+COMMENT ON COLUMN stats.rolled_back IS 'Counter: transactions that had appended events and were rolled back.';
+COMMENT ON COLUMN stats.rolled_back_events IS 'Counter: the events of these.';
+COMMENT ON COLUMN stats.gaps IS 'Counter: positions that these had taken already, which nobody uses.';
+COMMENT ON COLUMN stats.appends IS 'Counter: appends asked for: calls of append and append_events, items of append_batch.';
+COMMENT ON COLUMN stats.batches IS 'Counter: calls of append_batch.';
+COMMENT ON COLUMN stats.repeats IS 'Counter: appends whose event ids were there already, which stored nothing.';
+COMMENT ON COLUMN stats.conflicts IS 'Counter: appends refused with V0001 wrong expected version.';
+COMMENT ON COLUMN stats.id_clashes IS 'Counter: appends refused with V0002 event id used for other content.';
+COMMENT ON COLUMN stats.busy IS 'Counter: items of batches left out with 55P03 since their stream was busy.';
+COMMENT ON COLUMN stats.refused IS 'Counter: appends refused for other reasons.';
+COMMENT ON COLUMN stats.heads_found IS 'Counter: streams whose newest version was in the cache.';
+COMMENT ON COLUMN stats.heads_missed IS 'Counter: streams that had to be looked up; raise evento.cached_streams where this grows as fast as heads_found.';
+COMMENT ON COLUMN stats.advances IS 'Counter: times that the watermark was given out.';
+COMMENT ON COLUMN stats.row_writes IS 'Counter: times that it was written into its row, for standbys: less often while old snapshots keep the rows versions.';
+COMMENT ON COLUMN stats.notifies IS 'Counter: NOTIFYs sent.';
+COMMENT ON COLUMN stats.notifies_left_out IS 'Counter: NOTIFYs not sent since the queue was more than half full.';
+COMMENT ON COLUMN stats.waits IS 'Counter: calls of wait() that had to sleep.';
+COMMENT ON COLUMN stats.wait_wakeups IS 'Counter: those that got what they waited for.';
+COMMENT ON COLUMN stats.wait_timeouts IS 'Counter: those whose time was up.';
+COMMENT ON COLUMN stats.worker_starts IS 'Counter: starts of the worker.';
+COMMENT ON COLUMN stats.worker_errors IS 'Counter: turns of the worker that ended with an error.';
+
+CREATE FUNCTION _library(OUT version text, OUT preloaded boolean, OUT databases integer)
+  LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'evento_library';
+COMMENT ON FUNCTION _library() IS 'Version of the library that is loaded, whether it was preloaded, and how many databases of evento.max_databases it knows (NULL without preload).';
+
+CREATE FUNCTION jump_positions(reason text DEFAULT 'asked for by the administrator', OUT last_position bigint, OUT next_position bigint)
+  LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_jump_positions';
+COMMENT ON FUNCTION jump_positions(text) IS
+'Leaves out evento.position_jump positions, as a promotion or a restore does by itself: for what no server can tell, a base backup started without recovery.signal or a disk''s snapshot put back, where readers may have seen events that are lost. Call it before anything is appended there. Gives the last position from before and the first from now on, and records them with the reason for consumers and doctor(). Writers may run meanwhile. Where the transaction is rolled back the positions are left out all the same, without a record. Raises V0004, V0005, 22023 for an empty reason, 54000 where positions are used up.';
+
+CREATE TYPE finding AS (
+  severity text,
+  subject  text,
+  finding  text,
+  advice   text
+);
+COMMENT ON TYPE finding IS 'One row of doctor().';
+
+-- Each looks at one part of the whole.  They run with the owner's rights, so that evento_reader learns who is in the way,
+-- and show no text of others' statements.
+CREATE FUNCTION _doctor_library() RETURNS SETOF finding
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  l record;
+  s record;
+  installed text;
+  available text;
+  standby boolean := pg_is_in_recovery();
+BEGIN
+  SELECT * INTO l FROM _library();
+  SELECT e.extversion INTO installed FROM pg_extension e WHERE e.extname = 'evento';
+  SELECT a.default_version INTO available FROM pg_available_extensions a WHERE a.name = 'evento';
+  IF NOT l.preloaded THEN
+    RETURN NEXT ('error', 'library', 'The library is not preloaded: nothing can be appended, and the watermark does not move.',
+                 'Add evento to shared_preload_libraries and restart the server.')::finding;
+  END IF;
+  IF available <> l.version THEN
+    RETURN NEXT ('warning', 'library', format('The server runs library %s, %s is installed.', l.version, available), 'Restart the server.')::finding;
+  END IF;
+  IF installed <> l.version THEN
+    RETURN NEXT ('warning', 'extension', format('This database has version %s of the extension, the library is %s.', installed, l.version),
+                 CASE WHEN available = l.version THEN 'ALTER EXTENSION evento UPDATE' ELSE 'Restart the server, then ALTER EXTENSION evento UPDATE.' END)::finding;
+  END IF;
+  IF NOT l.preloaded THEN
+    RETURN;
+  END IF;
+
+  IF l.databases >= current_setting('evento.max_databases')::integer THEN
+    RETURN NEXT ('warning', 'evento.max_databases', format('All of its %s places are taken: a further database cannot use evento.', l.databases),
+                 'Raise evento.max_databases and restart the server, or drop databases that are not needed.')::finding;
+  ELSIF l.databases > current_setting('evento.max_databases')::integer * 0.9 THEN
+    RETURN NEXT ('info', 'evento.max_databases', format('%s of its %s places are taken.', l.databases, current_setting('evento.max_databases')),
+                 'Raise evento.max_databases at the next restart.')::finding;
+  END IF;
+
+  SELECT * INTO s FROM _stats();
+  IF s.worker_state = 'no place' THEN
+    RETURN NEXT ('error', 'worker', 'No worker publishes the watermark: max_worker_processes leaves no place for it.',
+                 format('Raise max_worker_processes, which is %s, and restart the server; or end other background workers. It is tried again every 5 seconds.', current_setting('max_worker_processes')))::finding;
+  ELSIF s.worker_state = 'no connections' THEN
+    RETURN NEXT ('error', 'worker', 'No worker publishes the watermark: this database lets nobody in.',
+                 format('ALTER DATABASE %I ALLOW_CONNECTIONS true. The next append asks for a worker.', current_database()))::finding;
+  ELSIF s.worker_state = 'kept off' THEN
+    RETURN NEXT ('warning', 'worker', 'The worker is kept off by a command that wants the database to itself (DROP, RENAME, a copy, a move).',
+                 'It comes back when that command ends, or after a minute.')::finding;
+  ELSIF s.worker_state = 'failing' THEN
+    RETURN NEXT ('error', 'worker', format('The worker cannot publish the watermark: %s (%s)', s.worker_error, s.worker_error_at),
+                 'Mend what it says; it tries again at least every 30 seconds.')::finding;
+  ELSIF s.worker_pid IS NULL THEN
+    RETURN NEXT ('warning', 'worker', 'No worker runs in this database at the moment.',
+                 'Ask again: the launcher starts one within seconds where the extension is used. If not, look into the server''s log.')::finding;
+  END IF;
+  IF NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.backend_type = 'evento launcher') THEN
+    RETURN NEXT ('warning', 'launcher', 'The launcher, which starts workers, does not run.',
+                 'Ask again: the server starts it within 5 seconds. If not, max_worker_processes is used up.')::finding;
+  END IF;
+  RETURN QUERY
+    SELECT 'error', 'worker', format('The worker waits for a lock that process %s (%s, %s) holds since %s.', b.pid, b.usename, b.application_name, b.xact_start),
+           format('End that transaction, or SELECT pg_terminate_backend(%s).', b.pid)
+      FROM unnest(pg_blocking_pids(s.worker_pid)) p (pid)
+      JOIN pg_stat_activity b ON b.pid = p.pid;
+END
+$$;
+COMMENT ON FUNCTION _doctor_library() IS 'For doctor(): library, launcher, worker.';
+
+CREATE FUNCTION _doctor_watermark() RETURNS SETOF finding
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  s record;
+  behind bigint;
+  used double precision := pg_notification_queue_usage();
+  seen bigint := (SELECT w.position FROM _watermark w);
+BEGIN
+  IF seen IS NULL THEN
+    RETURN NEXT ('error', 'watermark', 'evento._watermark has no row.', 'The next append lets the worker make it anew; nobody but the worker should write there.')::finding;
+  END IF;
+  SELECT * INTO s FROM _stats();
+  -- Only who has been at it for a while; a busy log always has some.
+  RETURN QUERY
+    SELECT CASE WHEN c.age > interval '30 seconds' THEN 'error' ELSE 'warning' END, 'watermark',
+           format('Process %s (%s, %s) has been committing an append for %s, from position %s on: readers stop there.%s', a.pid, c.usename, c.application_name,
+                  date_trunc('second', c.age), a.first_position,
+                  CASE WHEN c.wait_event IS NOT NULL THEN format(' It waits for %s.', c.wait_event) ELSE '' END),
+           CASE WHEN c.wait_event = 'SyncRep' THEN format('A synchronous standby is missing: bring one of synchronous_standby_names (%s) back, or change that setting and reload.', current_setting('synchronous_standby_names'))
+                WHEN b.pids <> '{}' THEN format('It waits for a lock of process %s.', array_to_string(b.pids, ', '))
+                ELSE 'SELECT * FROM evento.appending' END
+      FROM _appending() a
+      JOIN (SELECT p.*, clock_timestamp() - COALESCE(p.state_change, p.xact_start) AS age FROM pg_stat_activity p) c ON c.pid = a.pid
+     CROSS JOIN LATERAL (SELECT pg_blocking_pids(a.pid) AS pids) b
+     WHERE c.age > interval '2 seconds'
+     ORDER BY a.first_position
+     LIMIT 20;
+  behind := s.committed_position - s.watermark;
+  IF behind > 100000 THEN
+    RETURN NEXT ('warning', 'watermark', format('The worker is %s positions behind what is committed.', behind), 'Ask again. If it stays, see the worker, and whether the server has a processor to spare.')::finding;
+  END IF;
+  IF used > 0.25 THEN
+    RETURN QUERY
+      SELECT CASE WHEN used > 0.5 THEN 'warning' ELSE 'info' END, 'notifications',
+             format('The notification queue is %s %% full.%s', round((used * 100)::numeric), CASE WHEN used > 0.5 THEN ' evento sends none until it is below half; wait() is not affected.' ELSE '' END),
+             COALESCE('A session that LISTENs has been in a transaction for long. The oldest: process ' || (
+               SELECT format('%s (%s, %s) since %s.', p.pid, p.usename, p.application_name, p.xact_start)
+                 FROM pg_stat_activity p WHERE p.xact_start IS NOT NULL AND p.backend_type = 'client backend' AND p.pid <> pg_backend_pid() ORDER BY p.xact_start LIMIT 1),
+               'A session that LISTENs does not read: end it.');
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _doctor_watermark() IS 'For doctor(): who holds the watermark back.';
+
+CREATE FUNCTION _doctor_old_snapshots() RETURNS SETOF finding
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  size bigint := pg_relation_size('evento._watermark');
+BEGIN
+  -- The oldest of each kind that has been there for a while.
+  RETURN QUERY
+    (SELECT 'info', 'old snapshot', format('Process %s (%s, %s) has held a snapshot since %s: versions of rows that it may see are kept, evento._watermark grows (%s).',
+                                           p.pid, p.usename, p.application_name, p.xact_start, pg_size_pretty(size)),
+            'Reads and writes on this server are not slower by that, standbys may be half a second behind. End the transaction if nobody needs it.'
+       FROM pg_stat_activity p
+      WHERE p.backend_xmin IS NOT NULL AND p.pid <> pg_backend_pid() AND p.xact_start < clock_timestamp() - interval '10 minutes'
+      ORDER BY age(p.backend_xmin) DESC LIMIT 1)
+    UNION ALL
+    (SELECT 'warning', 'prepared transaction', format('The prepared transaction %s of %s is there since %s: versions of rows are kept until it ends.', quote_literal(x.gid), x.owner, x.prepared),
+            format('COMMIT PREPARED or ROLLBACK PREPARED %s, connected to %I.', quote_literal(x.gid), x.database)
+       FROM pg_prepared_xacts x WHERE x.prepared < clock_timestamp() - interval '10 minutes'
+      ORDER BY x.prepared LIMIT 1)
+    UNION ALL
+    (SELECT CASE WHEN r.xmin IS NOT NULL THEN 'info' ELSE 'warning' END, 'replication slot',
+            format('The slot %s is not active%s%s.', r.slot_name,
+                   CASE WHEN r.xmin IS NOT NULL THEN format(' and keeps versions of rows for %s transactions', age(r.xmin)) ELSE '' END,
+                   CASE WHEN r.restart_lsn IS NOT NULL AND NOT pg_is_in_recovery() THEN format(' and keeps %s of WAL', pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), r.restart_lsn))) ELSE '' END),
+            format('Where its consumer is gone: SELECT pg_drop_replication_slot(%L).', r.slot_name)
+       FROM pg_replication_slots r
+      WHERE NOT r.active AND NOT r.temporary
+        AND (age(r.xmin) > 100000 OR (NOT pg_is_in_recovery() AND pg_wal_lsn_diff(pg_current_wal_lsn(), r.restart_lsn) > 1073741824))
+      LIMIT 5);
+  IF size > 16 * 1024 * 1024 THEN
+    RETURN NEXT ('warning', 'evento._watermark', format('The table of one row takes %s.', pg_size_pretty(size)),
+                 'Once no old snapshot is held: VACUUM (FULL) evento._watermark, which takes a moment.')::finding;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _doctor_old_snapshots() IS 'For doctor(): who keeps versions of rows from being removed.';
+
+CREATE FUNCTION _doctor_settings() RETURNS SETOF finding
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  streams integer := current_setting('evento.max_streams_per_transaction', true)::integer;
+  locks integer := current_setting('max_locks_per_transaction')::integer * (current_setting('max_connections')::integer + current_setting('max_prepared_transactions')::integer);
+BEGIN
+  IF NOT current_setting('fsync')::boolean THEN
+    RETURN NEXT ('error', 'fsync', 'fsync is off: a crash of the machine can destroy the log.', 'Set fsync = on and reload.')::finding;
+  END IF;
+  IF NOT current_setting('full_page_writes')::boolean THEN
+    RETURN NEXT ('warning', 'full_page_writes', 'full_page_writes is off: a crash of the machine can leave torn pages.', 'Set full_page_writes = on and reload, unless the file system rules torn pages out.')::finding;
+  END IF;
+  IF streams > locks / 2 THEN
+    RETURN NEXT ('warning', 'evento.max_streams_per_transaction',
+                 format('One transaction may lock %s streams, the server''s lock table has places for about %s.', streams, locks),
+                 'Raise max_locks_per_transaction and restart the server, or lower evento.max_streams_per_transaction.')::finding;
+  END IF;
+  RETURN QUERY
+    SELECT 'info', 'synchronous_commit', format('synchronous_commit is %s for %s.', split_part(c.setting, '=', 2),
+             concat_ws(' in ', CASE WHEN s.setrole <> 0 THEN 'role ' || pg_get_userbyid(s.setrole) END, CASE WHEN s.setdatabase <> 0 THEN 'database ' || d.datname END)),
+           CASE WHEN split_part(c.setting, '=', 2) = 'off' THEN 'Transactions that append are flushed all the same; their other rows with them.'
+                ELSE 'Their appends are not waited for on synchronous standbys as the server''s setting says.' END
+      FROM pg_db_role_setting s
+      LEFT JOIN pg_database d ON d.oid = s.setdatabase
+     CROSS JOIN LATERAL unnest(s.setconfig) c (setting)
+     WHERE c.setting ~ '^synchronous_commit=(off|local|remote_write)' AND (s.setdatabase = 0 OR d.datname = current_database());
+  IF current_setting('synchronous_standby_names') <> '' AND current_setting('synchronous_commit') IN ('off', 'local') THEN
+    RETURN NEXT ('warning', 'synchronous_commit', format('There are synchronous standbys, and synchronous_commit is %s: what is acknowledged may not have reached them.', current_setting('synchronous_commit')),
+                 'Set synchronous_commit = on.')::finding;
+  END IF;
+  IF pg_is_in_recovery() THEN
+    IF NOT current_setting('hot_standby_feedback')::boolean THEN
+      RETURN NEXT ('warning', 'hot_standby_feedback', 'hot_standby_feedback is off: reads on this standby can be cancelled by cleanup on the primary.', 'Set hot_standby_feedback = on and reload.')::finding;
+    END IF;
+    RETURN QUERY
+      SELECT 'warning', 'standby', format('Replay is behind: %s are received and not replayed, the last commit replayed is %s old.',
+               pg_size_pretty(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())), date_trunc('second', clock_timestamp() - pg_last_xact_replay_timestamp())),
+             CASE WHEN pg_is_wal_replay_paused() THEN 'Replay is paused: SELECT pg_wal_replay_resume().'
+                  ELSE 'A long read here may stop it (max_standby_streaming_delay), or the machine is too slow.' END
+       WHERE pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) > 0
+         AND (clock_timestamp() - pg_last_xact_replay_timestamp() > interval '10 seconds' OR pg_is_wal_replay_paused());
+    IF NOT EXISTS (SELECT FROM pg_stat_wal_receiver) AND current_setting('primary_conninfo') <> '' THEN
+      RETURN NEXT ('warning', 'standby', 'This standby receives no WAL.', 'See its log: the primary may be down, or refuse the connection.')::finding;
+    END IF;
+  ELSE
+    RETURN QUERY
+      SELECT 'warning', 'standby', format('The standby %s (%s) is %s behind in replay.', r.application_name, COALESCE(r.client_addr::text, 'local'), r.replay_lag),
+             'Its reads and waits are as far behind.'
+        FROM pg_stat_replication r WHERE r.replay_lag > interval '10 seconds';
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _doctor_settings() IS 'For doctor(): settings of the server, standbys.';
+
+CREATE FUNCTION _doctor_tables() RETURNS SETOF finding
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  old bigint;
+BEGIN
+  -- What was made for the tables that are written past the executor.
+  RETURN QUERY
+    SELECT 'warning', format('evento.%s', c.relname), format('The trigger %s does not fire: events are written past triggers.', quote_ident(t.tgname)),
+           format('Read the events instead, by wait() and read_all(); then DROP TRIGGER %I ON evento.%I.', t.tgname, c.relname)
+      FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+     WHERE c.relnamespace = 'evento'::regnamespace AND c.relname IN ('_events', '_streams', '_watermark', '_snapshots') AND NOT t.tgisinternal
+       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = t.tgfoid AND d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass)
+    UNION ALL
+    SELECT 'warning', format('evento.%s', c.relname), format('The rule %s does not act on appends.', quote_ident(r.rulename)), format('DROP RULE %I ON evento.%I.', r.rulename, c.relname)
+      FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+     WHERE c.relnamespace = 'evento'::regnamespace AND c.relkind = 'r'
+    UNION ALL
+    SELECT 'warning', format('evento.%s', c.relname), 'Row security does not hold appends back, and evento''s own functions read past it.', format('ALTER TABLE evento.%I DISABLE ROW LEVEL SECURITY; grant roles instead.', c.relname)
+      FROM pg_class c WHERE c.relnamespace = 'evento'::regnamespace AND c.relrowsecurity
+    UNION ALL
+    SELECT 'warning', format('evento.%s', c.relname), format('The constraint %s is not checked for appends.', quote_ident(k.conname)), format('ALTER TABLE evento.%I DROP CONSTRAINT %I.', c.relname, k.conname)
+      FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+     WHERE c.relnamespace = 'evento'::regnamespace AND c.relname IN ('_events', '_streams') AND k.contype IN ('c', 'f')
+    UNION ALL
+    SELECT 'error', format('evento.%s', c.relname), format('The column %s was added: appends fail.', quote_ident(a.attname)), format('ALTER TABLE evento.%I DROP COLUMN %I.', c.relname, a.attname)
+      FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+      JOIN (VALUES ('_events', 13), ('_streams', 5), ('_snapshots', 5), ('_watermark', 2), ('_identity', 4), ('_jumps', 4)) own (name, columns) ON own.name = c.relname
+     WHERE c.relnamespace = 'evento'::regnamespace AND a.attnum > own.columns AND NOT a.attisdropped
+    UNION ALL
+    SELECT CASE WHEN n.relname IN ('_events_position', '_events_stream') THEN 'error' ELSE 'warning' END, format('evento.%s', n.relname),
+           format('The index on evento.%s is not valid: it is still being built, or the build was cut off.', c.relname),
+           format('If nobody is building it: REINDEX INDEX CONCURRENTLY evento.%I, or drop it.', n.relname)
+      FROM pg_index i JOIN pg_class n ON n.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
+     WHERE c.relnamespace = 'evento'::regnamespace AND NOT (i.indisvalid AND i.indisready)
+    UNION ALL
+    SELECT 'warning', format('evento.%s', c.relname), 'Autovacuum is off for this table.', format('ALTER TABLE evento.%I RESET (autovacuum_enabled).', c.relname)
+      FROM pg_class c CROSS JOIN LATERAL pg_options_to_table(c.reloptions) o
+     WHERE c.relnamespace = 'evento'::regnamespace AND o.option_name = 'autovacuum_enabled' AND NOT o.option_value::boolean
+    UNION ALL
+    SELECT 'error', format('evento.%s', c.relname), 'The table is unlogged: a crash empties it.', format('ALTER TABLE evento.%I SET LOGGED.', c.relname)
+      FROM pg_class c WHERE c.relnamespace = 'evento'::regnamespace AND c.relkind = 'r' AND c.relpersistence = 'u';
+  IF NOT current_setting('autovacuum')::boolean THEN
+    RETURN NEXT ('warning', 'autovacuum', 'Autovacuum is off.', 'Set autovacuum = on and reload.')::finding;
+  END IF;
+  old := age((SELECT c.relfrozenxid FROM pg_class c WHERE c.oid = 'evento._events'::regclass));
+  IF old > 1000000000 THEN
+    RETURN NEXT ('error', 'evento._events', format('It has not been frozen for %s transactions; at some 2,100,000,000 the server refuses to write.', old),
+                 'VACUUM (FREEZE, VERBOSE) evento._events; see who holds old snapshots if that does not help.')::finding;
+  END IF;
+  IF to_regclass('evento.indexes') IS NOT NULL THEN
+    RETURN QUERY EXECUTE $q$SELECT 'warning', 'evento.indexes', format('The index on %s was asked for and is not there, as after a restore.', i.what), 'CALL evento.create_index(NULL) makes all that miss.'
+                              FROM evento.indexes i WHERE NOT i.present$q$;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _doctor_tables() IS 'For doctor(): what was made of evento''s tables.';
+
+CREATE FUNCTION _doctor_positions() RETURNS SETOF finding
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  used bigint := (SELECT p.last_value FROM _positions p);
+BEGIN
+  IF used > 4611686018427387904 THEN
+    RETURN NEXT (CASE WHEN used > 9000000000000000000 THEN 'error' ELSE 'warning' END, 'positions', format('Position %s is near the end of bigint, 9223372036854775807.', used),
+                 'Lower evento.position_jump if restores have used them up, and plan to import the log into a new database.')::finding;
+  END IF;
+  RETURN QUERY
+    SELECT 'info', 'positions', format('On %s positions jumped from %s to %s: %s.', date_trunc('second', j.jumped_at), j.last_position, j.next_position, j.reason),
+           'Consumers outside of this database with a checkpoint in between have read events that are lost: set them back to the first of these.'
+      FROM _jumps j ORDER BY j.next_position DESC LIMIT 3;
+  IF to_regclass('evento.consumers') IS NOT NULL THEN
+    RETURN QUERY EXECUTE $q$SELECT 'error', format('consumer %s', c.consumer), format('Its checkpoint %s lies among positions that were left out: it has read events that are lost.', c.position),
+                                   format('Undo what it made of events after %s, then SELECT evento.consumer_reset(%L, %s).', j.last_position, c.consumer, j.last_position)
+                              FROM evento.consumers c JOIN evento._jumps j ON c.position > j.last_position AND c.position < j.next_position
+                             UNION ALL
+                            SELECT 'warning', format('consumer %s', c.consumer), format('It is %s events and %s s behind, and nobody has it.', c.lag_events, c.lag_seconds), 'Start the process that claims it.'
+                              FROM evento.consumers c WHERE NOT c.live AND c.lag_seconds > 60
+                             UNION ALL
+                            SELECT 'warning', format('consumer %s', c.consumer), format('It is %s events and %s s behind, and held by %s.', c.lag_events, c.lag_seconds, c.owner), 'See what that process does.'
+                              FROM evento.consumers c WHERE c.live AND c.lag_seconds > 60$q$;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _doctor_positions() IS 'For doctor(): positions, jumps, consumers.';
+
+CREATE FUNCTION doctor() RETURNS SETOF finding
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  preloaded boolean := (SELECT l.preloaded FROM _library() l);
+BEGIN
+  RETURN QUERY
+    WITH f AS MATERIALIZED (
+      SELECT * FROM _doctor_library()
+       UNION ALL SELECT w.* FROM (SELECT WHERE preloaded) p CROSS JOIN LATERAL _doctor_watermark() w
+       UNION ALL SELECT * FROM _doctor_old_snapshots()
+       UNION ALL SELECT * FROM _doctor_settings()
+       UNION ALL SELECT * FROM _doctor_tables()
+       UNION ALL SELECT * FROM _doctor_positions())
+    SELECT f.* FROM (
+      SELECT * FROM f
+       UNION ALL
+      SELECT 'ok', 'evento', 'Nothing keeps consumers from moving.', NULL WHERE NOT EXISTS (SELECT FROM f WHERE f.severity IN ('error', 'warning'))) f
+     ORDER BY array_position(ARRAY['error', 'warning', 'info', 'ok'], f.severity), f.subject, f.finding;
+END
+$$;
+COMMENT ON FUNCTION doctor() IS
+'Says in words why consumers do not move and what else is wrong here, the worst first: severity (error, warning, info; ok where there is neither error nor warning), subject, finding, and advice what to do. Works on a standby and without preload. Names processes that are in the way, not what they run: see the view appending for that. Raises nothing.';
+
+REVOKE ALL ON TYPE finding FROM PUBLIC;
+GRANT USAGE ON TYPE finding TO evento_reader;
+GRANT SELECT ON stats TO evento_reader;
+GRANT EXECUTE ON FUNCTION _stats(), _library(), doctor() TO evento_reader;
+GRANT EXECUTE ON FUNCTION jump_positions(text) TO evento_admin;
 
 -- ---------------------------------------------------------------------------
 -- The cluster: proxies, the instances they hold, what these handle
