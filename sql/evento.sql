@@ -872,6 +872,13 @@ BEGIN
     RETURN NEXT ('warning', 'extension', format('This database has version %s of the extension, the library is %s.', installed, l.version),
                  CASE WHEN available = l.version THEN 'ALTER EXTENSION evento UPDATE' ELSE 'Restart the server, then ALTER EXTENSION evento UPDATE.' END)::finding;
   END IF;
+  RETURN QUERY
+    SELECT 'error', format('evento.%s', c.relname), format('Process %s (%s, %s) has the table locked (%s) since %s: whoever needs it waits.', b.pid, b.usename, b.application_name, k.mode, b.xact_start),
+           format('End that transaction, or SELECT pg_terminate_backend(%s).', b.pid)
+      FROM pg_locks k JOIN pg_class c ON c.oid = k.relation JOIN pg_stat_activity b ON b.pid = k.pid
+     WHERE k.locktype = 'relation' AND k.granted AND k.mode IN ('AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock', 'ShareLock')
+       AND k.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+       AND c.relnamespace = 'evento'::regnamespace AND c.relkind = 'r' AND k.pid <> pg_backend_pid() AND b.xact_start < clock_timestamp() - interval '2 seconds';
   IF NOT l.preloaded THEN
     RETURN;
   END IF;
@@ -1134,27 +1141,35 @@ $$;
 COMMENT ON FUNCTION _doctor_positions() IS 'For doctor(): positions, jumps, consumers.';
 
 CREATE FUNCTION doctor() RETURNS SETOF finding
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
   preloaded boolean := (SELECT l.preloaded FROM _library() l);
+  part text;
+  more finding[];
+  found finding[] := '{}';
 BEGIN
+  FOREACH part IN ARRAY ARRAY['library', 'watermark', 'old_snapshots', 'settings', 'tables', 'positions'] LOOP
+    CONTINUE WHEN part = 'watermark' AND NOT preloaded;
+    -- What one part cannot look at does not keep the others from it.
+    BEGIN
+      EXECUTE format('SELECT ARRAY(SELECT f FROM %I() f)', '_doctor_' || part) INTO more;
+      found := found || more;
+    EXCEPTION
+      WHEN lock_not_available THEN
+        NULL;  -- the part library says who has it locked
+      WHEN OTHERS THEN
+        found := found || ('error', replace(part, '_', ' '), format('It could not be looked at: %s (%s)', SQLERRM, SQLSTATE), 'Mend what it says, then ask again.')::finding;
+    END;
+  END LOOP;
+  IF NOT EXISTS (SELECT FROM unnest(found) f WHERE f.severity IN ('error', 'warning')) THEN
+    found := found || ('ok', 'evento', 'Nothing keeps consumers from moving.', NULL)::finding;
+  END IF;
   RETURN QUERY
-    WITH f AS MATERIALIZED (
-      SELECT * FROM _doctor_library()
-       UNION ALL SELECT w.* FROM (SELECT WHERE preloaded) p CROSS JOIN LATERAL _doctor_watermark() w
-       UNION ALL SELECT * FROM _doctor_old_snapshots()
-       UNION ALL SELECT * FROM _doctor_settings()
-       UNION ALL SELECT * FROM _doctor_tables()
-       UNION ALL SELECT * FROM _doctor_positions())
-    SELECT f.* FROM (
-      SELECT * FROM f
-       UNION ALL
-      SELECT 'ok', 'evento', 'Nothing keeps consumers from moving.', NULL WHERE NOT EXISTS (SELECT FROM f WHERE f.severity IN ('error', 'warning'))) f
-     ORDER BY array_position(ARRAY['error', 'warning', 'info', 'ok'], f.severity), f.subject, f.finding;
+    SELECT f.* FROM unnest(found) f ORDER BY array_position(ARRAY['error', 'warning', 'info', 'ok'], f.severity), f.subject, f.finding;
 END
 $$;
 COMMENT ON FUNCTION doctor() IS
-'Says in words why consumers do not move and what else is wrong here, the worst first: severity (error, warning, info; ok where there is neither error nor warning), subject, finding, and advice what to do. Works on a standby and without preload. Names processes that are in the way, not what they run: see the view appending for that. Raises nothing.';
+'Says in words why consumers do not move and what else is wrong here, the worst first: severity (error, warning, info; ok where there is neither error nor warning), subject, finding, and advice what to do. Works on a standby and without preload. Names processes that are in the way, not what they run: see the view appending for that. A part that it cannot look at is a finding; it raises nothing and waits for no lock longer than a second.';
 
 REVOKE ALL ON TYPE finding FROM PUBLIC;
 GRANT USAGE ON TYPE finding TO evento_reader;
