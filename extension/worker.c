@@ -206,7 +206,8 @@ compute(EventoDb *db, int64 *watermark)
 }
 
 /* What one turn leaves to the next. */
-static int64 row_position = 0;	/* that the row has */
+static int64 row_position = 0;	/* that the row has; 0: not known */
+static Oid	row_incarnation = InvalidOid;	/* of which extension that row is */
 static TimestampTz row_next = 0;	/* when it may be written again */
 
 /* How long the row still has to be left alone, in ms. */
@@ -268,6 +269,9 @@ advance(EventoDb *db)
 		CommitTransactionCommand();
 		return UNSEEDED_MS;
 	}
+	if (row_incarnation != sequence)
+		row_position = 0;
+	row_incarnation = sequence;
 	before = pg_atomic_read_u64(&db->published);
 	moved = watermark > (int64) before;
 	if (moved)
