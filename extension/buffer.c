@@ -684,8 +684,9 @@ on_end(bool committed)
 {
 	if (committed && taken_first != 0)
 		remember_heads();
-	if (buffer != NULL && buffer->nevents > 0)
-		evento_stats_events(committed, buffer->nevents, buffer->bytes,
+	if (buffer != NULL && buffer->pending.nevents > 0)
+		evento_stats_events(committed, buffer->pending.nevents,
+							buffer->bytes - buffer->pending.nevents * sizeof(EventoBuffered),
 							taken_first != 0 ? taken_last - taken_first + 1 : 0);
 	evento_stats_flush();
 	evento_positions_end(committed);
