@@ -59,7 +59,9 @@ sub main
 	take_logs();
 
 	my $with_java = grep { $_->{name} =~ m{^test/interop/} } @items;
-	my $env = build($src, $with_java || grep({ $_->{name} =~ m{^test/proxy/} } @items), $with_java) or return 1;
+	my $with_proxy = $with_java || grep { $_->{name} =~ m{^test/proxy/} } @items;
+	my $with_ledger = grep { $_->{name} =~ m{^test/tap/} } @items;
+	my $env = build($src, $with_proxy, $with_java, $with_ledger) or return 1;
 	for my $item (@items)
 	{
 		if (time - $began > $all_timeout)
@@ -119,16 +121,17 @@ sub wanted
 
 # ---- building ----
 
-# Builds in the copy the extension, and the proxy with its simulator where they
-# are wanted; gives the environment for the suites.
+# Builds in the copy the extension, the proxy with its simulator and the ledger
+# where they are wanted; gives the environment for the suites.
 sub build
 {
-	my ($src, $with_proxy, $with_java) = @_;
+	my ($src, $with_proxy, $with_java, $with_ledger) = @_;
 	my $log = "$logs/build.log";
 	print "building in $src as ", ($host->{user} // scalar getpwuid($>)), ', warnings are errors';
 	my $start = time;
 	my @steps = ([ "$src/test/lib/pgtree" ]);
 	push @steps, [ 'make', '-s', '-C', $src, 'proxy', 'WERROR=1' ], [ 'make', '-s', '-C', "$src/test/sim", 'WERROR=1' ] if $with_proxy;
+	push @steps, [ 'make', '-s', '-C', "$src/test/ledger", 'WERROR=1' ] if $with_ledger;
 	my $bin;
 	for my $step (@steps)
 	{
@@ -156,6 +159,7 @@ sub build
 			EVENTO_BINDIR => $bin,
 			EVENTO_PROXY => "$src/build/evento-proxy",
 			EVENTO_SIM => "$src/build/evento-sim",
+			EVENTO_LEDGER => "$src/build/evento-ledger",
 			EVENTO_LONG => $long ? 1 : 0,
 			# A copy of the sources has other neighbours than the checkout.
 			(-d "$top/../shared/maven" ? (EVENTO_MAVEN_REPOSITORY => abs_path("$top/../shared/maven")) : ()),
