@@ -9,7 +9,7 @@ use Evento::Ledger;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-my $rounds = $ENV{EVENTO_LONG} ? 20 : 2;
+my $rounds = $ENV{EVENTO_LONG} ? 20 : 1;
 my $node = Evento::Cluster->started('primary', conf => "wal_writer_delay = 10s\n");
 my $standby = $node->standby('standby');
 my $ledger = Evento::Ledger->new($node);

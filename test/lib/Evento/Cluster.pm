@@ -14,11 +14,12 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 # A server that preloads the extension, initialized and not started. conf: more
-# settings; preload: what to preload instead of 'evento'.
+# settings; preload: what to preload instead of 'evento'; install_path: of
+# another PostgreSQL than the one in PATH.
 sub make
 {
 	my ($class, $name, %opt) = @_;
-	my $node = bless PostgreSQL::Test::Cluster->new($name), $class;
+	my $node = bless PostgreSQL::Test::Cluster->new($name, ($opt{install_path} ? (install_path => $opt{install_path}) : ())), $class;
 	$node->init(allows_streaming => 1);
 	my $preload = $opt{preload} // 'evento';
 	$node->append_conf('postgresql.conf', <<"CONF" . ($opt{conf} // ''));
