@@ -202,6 +202,7 @@ sub run_item
 	};
 	my $died = $@;
 	my @left = $item->{kind} eq 'perl' ? grep { !/^(?:sh|perl)$/ } $host->end_processes : ();
+	$host->unmount_small_disk;
 
 	my @bad = $counts ? @{ $counts->{bad} } : ();
 	push @bad, "could not be run: $died" if $died;
@@ -250,7 +251,8 @@ sub run_perl
 	my ($item, $env, $out, $err, $base) = @_;
 	stop_sql_server();
 	my $dir = $host->mkdir("$host->{dir}/run/$base");
-	my %vars = (%{ $env->{vars} }, TESTDIR => $dir, TESTDATADIR => $dir, TESTLOGDIR => "$dir/log", PGPORT => ($host->free_ports(1))[0]);
+	my $small = Evento::Host::slurp($item->{file}) =~ /EVENTO_SMALL_DISK/ ? $host->mount_small_disk(96) : undef;
+	my %vars = (%{ $env->{vars} }, ($small ? (EVENTO_SMALL_DISK => $small) : ()), TESTDIR => $dir, TESTDATADIR => $dir, TESTLOGDIR => "$dir/log", PGPORT => ($host->free_ports(1))[0]);
 	return $host->wait($host->start([ 'perl', $item->{file} ], out => $out, err => $err, cwd => $env->{src}, env => \%vars), $file_timeout);
 }
 

@@ -136,7 +136,7 @@ my @faults = (
 	[ 'no_slot', 'extension/sequencer.c', 'pg_atomic_write_u64(&slot->lower, pg_atomic_read_u64(&db->counter));',
 		'pg_atomic_write_u64(&slot->lower, getenv("no_slot") ? 0 : pg_atomic_read_u64(&db->counter));' ],
 	[ 'stale_head', 'extension/heads.c', '*version = head->version;', '*version = head->version - (getenv("stale_head") && MyProcPid % 2 == 0 && head->version > 1);' ],
-	[ 'no_flush', 'extension/buffer.c', "\tForceSyncCommit();\n\tif (evento_published_hook", "\tif (!getenv(\"no_flush\"))\n\t\tForceSyncCommit();\n\tif (evento_published_hook" ]);
+	[ 'no_flush', 'extension/evento.h', '#endif							/* EVENTO_H */', "#include \"access/xact.h\"\n#define ForceSyncCommit() (getenv(\"no_flush\") ? (void) 0 : (ForceSyncCommit)())\n#endif" ]);
 
 my $copy = "$PostgreSQL::Test::Utils::tmp_check/faulty";
 make_path("$copy/test");

@@ -50,6 +50,28 @@ sub mkdir
 	return $path;
 }
 
+# Mounts a small file system in memory that belongs to the unprivileged user, for
+# what is to run out of space. Gives where, or undef where this machine has no
+# such thing for us (only root may, and not in every container).
+sub mount_small_disk
+{
+	my ($self, $megabytes) = @_;
+	my $path = "$self->{dir}/small";
+	return if $> != 0;
+	make_path($path);
+	system('sh', '-c', 'mount -t tmpfs -o "size=$1m,uid=$2,mode=0700" evento-small "$3" 2>/dev/null', 'sh', $megabytes, (getpwnam($self->{user}))[2], $path) == 0 or return;
+	$self->{small} = $path;
+	return $path;
+}
+
+# Takes it away again, once nobody uses it.
+sub unmount_small_disk
+{
+	my ($self) = @_;
+	system('umount', '-l', delete $self->{small}) if $self->{small};
+	return;
+}
+
 # Copies the sources of the checkout, without what builds leave behind, to
 # DIR/src, and gives that path.
 sub copy_sources
@@ -205,6 +227,7 @@ sub cleanup
 	my ($self) = @_;
 	return if !$self->{dir} || $self->{clean}++;
 	$self->end_processes;
+	$self->unmount_small_disk;
 	remove_tree($self->{dir}, { safe => 0, error => \my $ignored });
 	return;
 }
