@@ -8,6 +8,7 @@ use warnings;
 
 use parent -norequire, 'PostgreSQL::Test::Cluster';
 
+use File::Basename qw(dirname);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils ();
 use Test::More;
@@ -15,12 +16,14 @@ use Time::HiRes qw(sleep time);
 
 # A server that preloads the extension, initialized and not started. conf: more
 # settings; preload: what to preload instead of 'evento'; install_path: of
-# another PostgreSQL than the one in PATH.
+# another PostgreSQL than the one in PATH; bindir: its executables; initdb: more
+# of its options.
 sub make
 {
 	my ($class, $name, %opt) = @_;
-	my $node = bless PostgreSQL::Test::Cluster->new($name, ($opt{install_path} ? (install_path => $opt{install_path}) : ())), $class;
-	$node->init(allows_streaming => 1);
+	my $install = $opt{install_path} // ($opt{bindir} ? dirname($opt{bindir}) : undef);
+	my $node = bless PostgreSQL::Test::Cluster->new($name, defined $install ? (install_path => $install) : ()), $class;
+	$node->init(allows_streaming => $opt{streaming} // 1, $opt{initdb} ? (extra => $opt{initdb}) : ());
 	my $preload = $opt{preload} // 'evento';
 	$node->append_conf('postgresql.conf', <<"CONF" . ($opt{conf} // ''));
 shared_preload_libraries = '$preload'
