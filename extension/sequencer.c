@@ -206,6 +206,8 @@ compare_identity(HeapTuple *row, const char **reason)
 		identity = IDENTITY_OTHER;
 		if (strcmp(found, own) != 0)
 			*reason = "another server: a restore or an upgrade";
+		else if (!OidIsValid(DatumGetObjectId(values[Anum_identity_database - 1])))
+			*reason = "rows that were loaded: a restore";
 		else if (DatumGetObjectId(values[Anum_identity_database - 1]) != MyDatabaseId)
 			*reason = "another database of this server: a copy";
 		else if (DatumGetInt64(values[Anum_identity_timeline - 1]) != (int64) GetWALInsertionTimeLine())

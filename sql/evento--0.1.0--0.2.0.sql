@@ -71,6 +71,21 @@ SELECT s.name AS stream,
   LEFT JOIN _stream_metadata m ON m.stream = s.name;
 COMMENT ON VIEW streams IS 'Every stream that has had an event, or has a tombstone: category is what stands before the first "-" of its name, version that of its last event; deleted_at is set from delete_stream until the next append, and for good where tombstone says that there can be none. metadata is what set_stream_metadata was given, metadata_revision its revision, for the next change.';
 
+-- A row that is loaded comes from a dump, of this very database perhaps: what
+-- was appended since is lost, and its positions may have been read.  So it is
+-- nobody's, and the next append jumps.
+CREATE FUNCTION _identity_loaded() RETURNS trigger
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  NEW.database := 0;
+  RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION _identity_loaded() IS 'Takes from a row of _identity that a restore brings what would make it this database''s own.';
+CREATE TRIGGER _identity_loaded BEFORE INSERT ON _identity
+  FOR EACH ROW EXECUTE FUNCTION _identity_loaded();
+ALTER TABLE _identity ENABLE ALWAYS TRIGGER _identity_loaded;
+
 
 -- ---------------------------------------------------------------------------
 -- Streams: the end of one, erasure, metadata

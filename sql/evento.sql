@@ -124,6 +124,21 @@ CREATE TRIGGER _streams_loaded BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON 
   FOR EACH STATEMENT EXECUTE FUNCTION _events_loaded();
 ALTER TABLE _streams ENABLE ALWAYS TRIGGER _streams_loaded;
 
+-- A row that is loaded comes from a dump, of this very database perhaps: what
+-- was appended since is lost, and its positions may have been read.  So it is
+-- nobody's, and the next append jumps.
+CREATE FUNCTION _identity_loaded() RETURNS trigger
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  NEW.database := 0;
+  RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION _identity_loaded() IS 'Takes from a row of _identity that a restore brings what would make it this database''s own.';
+CREATE TRIGGER _identity_loaded BEFORE INSERT ON _identity
+  FOR EACH ROW EXECUTE FUNCTION _identity_loaded();
+ALTER TABLE _identity ENABLE ALWAYS TRIGGER _identity_loaded;
+
 SELECT pg_catalog.pg_extension_config_dump('_streams', '');
 SELECT pg_catalog.pg_extension_config_dump('_events', '');
 SELECT pg_catalog.pg_extension_config_dump('_snapshots', '');
