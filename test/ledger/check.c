@@ -165,10 +165,19 @@ check_places(const History *history, const Past *past)
 		violation("another position than acknowledged", "operation " ID ": ends at %" PRId64 ", not %" PRId64, past->id, before->position, past->last);
 }
 
-/* Whether a failover may have taken an acknowledged operation away. */
+/* Whether something may be lost at all. */
+static bool
+lossy(const History *history)
+{
+	return history->terms.by_time ? history->terms.lossy_after != INT64_MAX : history->njumps > 0;
+}
+
+/* Whether a failover or a restore may have taken an operation away. */
 static bool
 may_be_lost(const History *history, const Past *past)
 {
+	if (history->terms.by_time)
+		return lossy(history) && past->returned >= history->terms.lossy_after;
 	if (history->njumps == 0)
 		return false;
 	return past->first == 0 || (history_given_up(history, past->first) && history_given_up(history, past->last));
@@ -202,6 +211,8 @@ check_operations(History *history)
 		}
 		if (past->row && past->row_there != (there > 0))
 			violation("torn", "operation " ID " (%c): %d events are there, and %s row", past->id, past->kind, there, past->row_there ? "its" : "no");
+		if (there > 0 && past->invoked > history->terms.absent_after)
+			violation("stored though invoked later", "operation " ID " (%c), invoked at %" PRId64, past->id, past->kind, past->invoked);
 		if (there == wanted)
 			check_places(history, past);
 	}
@@ -319,7 +330,7 @@ check_streams(const History *history)
 	torn_off = calloc((size_t) streams + 1, 1);
 	if (torn_off == NULL)
 		die("out of memory");
-	for (size_t i = 0; history->njumps > 0 && i < history->npast; i++)
+	for (size_t i = 0; lossy(history) && i < history->npast; i++)
 	{
 		const Past *past = &history->past[i];
 
@@ -370,6 +381,17 @@ same_event(const Seen *a, const Seen *b)
 	return a->op == b->op && a->event == b->event && a->version == b->version && a->stream == b->stream;
 }
 
+/* Whether a reader may have been given what the log has not. */
+static bool
+read_may_be_lost(const History *history, const Seen *seen)
+{
+	const Past *past = history_find(history, seen->op);
+
+	if (past == NULL || !history->terms.by_time)
+		return history_given_up(history, seen->position);
+	return may_be_lost(history, past);
+}
+
 /*
  * What one reader was given is the log, without a gap, up to where it has come.
  * What it was given besides goes to others, for comparison.
@@ -401,7 +423,7 @@ check_reader(const History *history, const Reader *reader, bool complete, Seen *
 		else
 		{
 			others[(*nothers)++] = *seen;
-			if (!history_given_up(history, seen->position))
+			if (!read_may_be_lost(history, seen))
 				violation("read and lost", "%s: position %" PRId64, reader->file, seen->position);
 		}
 	}
@@ -456,9 +478,9 @@ check_readers(const History *history, bool complete)
 /* ---- all of it ---- */
 
 int
-check_main(int nfiles, char **files, bool complete)
+check_main(int nfiles, char **files, const Terms *terms)
 {
-	History		history = {.past = NULL};
+	History		history = {.terms = *terms};
 	size_t		by_outcome[4] = {0};
 	size_t		lost = 0;
 	size_t		given = 0;
@@ -468,7 +490,7 @@ check_main(int nfiles, char **files, bool complete)
 	check_operations(&history);
 	check_streams(&history);
 	check_real_time(&history);
-	check_readers(&history, complete);
+	check_readers(&history, terms->complete);
 
 	for (size_t i = 0; i < history.npast; i++)
 	{

@@ -77,6 +77,7 @@ typedef struct Jump
 
 typedef struct History
 {
+	Terms		terms;
 	Past	   *past;
 	size_t		npast;
 	Seen	   *log;			/* in the order of the dump */

@@ -213,6 +213,14 @@ extern void batch_try(Client *client, Operation *ops, int n, int64_t *since);
 
 extern int	read_main(void);
 extern int	dump_main(void);
-extern int	check_main(int nfiles, char **files, bool complete);
+/* What a check is told besides. */
+typedef struct Terms
+{
+	bool		complete;		/* readers have come to the end */
+	bool		by_time;		/* lossy_after says what may be lost, not the log's jumps */
+	int64_t		lossy_after;	/* what was acknowledged later may be missing, each operation as a whole */
+	int64_t		absent_after;	/* what was invoked later must be missing */
+} Terms;
+extern int	check_main(int nfiles, char **files, const Terms *terms);
 
 #endif							/* LEDGER_H */

@@ -6,7 +6,7 @@
  *				[--positions] [--seconds S] [--max-pause MS] [--think MS] [--padding BYTES]
  * evento-ledger read --conninfo C --file F [--mode read_all|view|wait|notify|consumer] [--name N]
  * evento-ledger dump --conninfo C --file F
- * evento-ledger check [--complete] FILE ...
+ * evento-ledger check [--complete] [--lossless | --lossy-after NS] [--absent-after NS] FILE ...
  *
  * write and read go on until SIGTERM; a reader then reads what is left.
  * Exit status: 0, 1 where check has found violations, 2 where it could not run.
@@ -88,6 +88,20 @@ number(const char *text)
 	return value;
 }
 
+/* A time as the record has them. */
+static int64_t
+moment(const char *text)
+{
+	char	   *end;
+	int64_t		value;
+
+	errno = 0;
+	value = strtoll(text, &end, 10);
+	if (errno != 0 || end == text || *end != '\0' || value < 0)
+		die("not a time: %s", text);
+	return value;
+}
+
 static void
 usage(void)
 {
@@ -111,10 +125,13 @@ main(int argc, char **argv)
 		{"mode", required_argument, NULL, 'M'},
 		{"name", required_argument, NULL, 'N'},
 		{"complete", no_argument, NULL, 'C'},
+		{"lossless", no_argument, NULL, 'l'},
+		{"lossy-after", required_argument, NULL, 'L'},
+		{"absent-after", required_argument, NULL, 'A'},
 		{NULL, 0, NULL, 0}
 	};
 	struct sigaction action = {.sa_handler = on_signal};
-	bool		complete = false;
+	Terms		terms = {.lossy_after = INT64_MAX, .absent_after = INT64_MAX};
 	const char *command;
 	int			c;
 
@@ -134,7 +151,10 @@ main(int argc, char **argv)
 			case 'd': settings.padding = (int) number(optarg); break;
 			case 'M': settings.mode = optarg; break;
 			case 'N': settings.name = optarg; break;
-			case 'C': complete = true; break;
+			case 'C': terms.complete = true; break;
+			case 'l': terms.by_time = true; break;
+			case 'L': terms.by_time = true; terms.lossy_after = moment(optarg); break;
+			case 'A': terms.absent_after = moment(optarg); break;
 			default: usage();
 		}
 	}
@@ -146,7 +166,7 @@ main(int argc, char **argv)
 	sigaction(SIGINT, &action, NULL);
 
 	if (strcmp(command, "check") == 0)
-		return check_main(argc - optind, argv + optind, complete);
+		return check_main(argc - optind, argv + optind, &terms);
 	if (settings.conninfo == NULL || settings.file == NULL || optind < argc)
 		usage();
 	if (settings.clients < 1 || settings.clients > 1000 || settings.streams < 1 || settings.streams > 1000000 || settings.padding > 1000000)

@@ -61,6 +61,39 @@ sub standby
 	return $node;
 }
 
+# What the loss of its machine does to a server: every process ends at once,
+# where it stands.
+sub lose_power
+{
+	my ($node) = @_;
+	my $postmaster = $node->{_pid} // die 'is not running';
+	my %pids = ($postmaster => 1);
+	# Who is stopped makes no more of them; the second time finds the last.
+	for (1 .. 2)
+	{
+		kill('STOP', keys %pids);
+		for my $stat (glob '/proc/[0-9]*/stat')
+		{
+			open(my $file, '<', $stat) or next;
+			my ($pid, $parent) = (<$file> // '') =~ /^(\d+) \(.*\) \S (\d+) / or next;
+			$pids{$pid} = 1 if $parent == $postmaster;
+		}
+	}
+	kill('STOP', keys %pids);
+	kill('KILL', keys %pids);
+	my $until = time + 60;
+	while (kill(0, $postmaster)) { sleep 0.02; die 'the postmaster is still there' if time > $until }
+	$node->{_pid} = undef;
+	return;
+}
+
+# A connection string for whoever of several servers takes writes.
+sub read_write
+{
+	my ($db, @nodes) = @_;
+	return sprintf 'host=%s port=%s dbname=%s target_session_attrs=read-write connect_timeout=5', join(',', map { $_->host } @nodes), join(',', map { $_->port } @nodes), $db;
+}
+
 # The SQLSTATE that a statement ends with, '' where it succeeds. Whole message
 # in list context.
 sub state_of

@@ -21,7 +21,7 @@ use Evento::Cluster;
 use File::Basename qw(dirname);
 use PostgreSQL::Test::Utils ();
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(clock_gettime sleep time CLOCK_MONOTONIC);
 
 my $program;
 my %running;
@@ -187,20 +187,29 @@ sub abandon
 }
 
 # Holds the record against the content of a server. Gives whether all is well,
-# the numbers of the summary, and what was printed.
+# the numbers of the summary, and what was printed. db: of another database;
+# lossy_after: what was acknowledged later than that (see now) may be lost, and
+# nothing else; lossless: nothing may. Without these it is the log's own jumps
+# that say what may be lost. absent_after: what was invoked later has to be.
 sub check
 {
 	my ($self, $node, %opt) = @_;
 	my $dump = "$self->{dir}/log";
 	my ($out, $err) = ('', '');
-	my $handle = $node->launch(program(), 'dump', '--conninfo', $self->conninfo($node), '--file', $dump);
+	my $handle = $node->launch(program(), 'dump', '--conninfo', $node->connstr($opt{db} // $self->{db}), '--file', $dump);
 	return (0, {}, 'the log was not dumped: ' . PostgreSQL::Test::Utils::slurp_file($handle->{err})) if $node->finish($handle, 120) != 0;
 	my $complete = $opt{complete} && !grep { $_->{abandoned} } @{ $self->{readers} };
-	$handle = $node->launch(program(), 'check', ($complete ? '--complete' : ()), $dump, @{ $self->{files} });
+	$handle = $node->launch(program(), 'check', ($complete ? '--complete' : ()), ($opt{lossless} ? '--lossless' : ()), (map { defined $opt{$_} ? ('--' . tr/_/-/r, $opt{$_}) : () } qw(lossy_after absent_after)), $dump, @{ $self->{files} });
 	my $status = $node->finish($handle, 120);
 	my $text = PostgreSQL::Test::Utils::slurp_file($handle->{out}) . PostgreSQL::Test::Utils::slurp_file($handle->{err});
 	my ($summary) = $text =~ /^(operations .*)$/m;
 	return ($status == 0, { split / /, $summary // '' }, $text);
+}
+
+# The time as the record has it, in nanoseconds.
+sub now
+{
+	return sprintf '%.0f', 1e9 * clock_gettime(CLOCK_MONOTONIC);
 }
 
 # Stops all that runs and tests what must hold. on: the server that has the
@@ -219,7 +228,7 @@ sub survived
 		is($there >= $last, 1, "$what: the standby has followed") or diag("$there, not $last");
 	}
 	ok($self->stop_readers, "$what: readers have come to their end");
-	my ($well, $n, $text) = $self->check($node, complete => 1);
+	my ($well, $n, $text) = $self->check($node, complete => 1, map { $_ => $opt{$_} } qw(lossless lossy_after absent_after));
 	ok($well, "$what: nothing lost, nothing twice, versions dense, readers missed nothing, streams linearizable") or diag($text);
 	note($text);
 	return $n;
