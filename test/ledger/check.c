@@ -387,9 +387,9 @@ read_may_be_lost(const History *history, const Seen *seen)
 {
 	const Past *past = history_find(history, seen->op);
 
-	if (past == NULL || !history->terms.by_time)
+	if (!history->terms.by_time)
 		return history_given_up(history, seen->position);
-	return may_be_lost(history, past);
+	return past != NULL ? may_be_lost(history, past) : lossy(history);
 }
 
 /*

@@ -186,11 +186,24 @@ sub abandon
 	return;
 }
 
+# A file as far as it is written: one that is being written may end in the
+# middle of a line, and is copied.
+sub so_far
+{
+	my ($self, $file) = @_;
+	return $file if !grep { $_->{file} eq $file && $running{ $_->{pid} } } @{ $self->{writers} }, @{ $self->{readers} };
+	open(my $copy, '>', "$file.so_far") or die "$file.so_far: $!";
+	print $copy PostgreSQL::Test::Utils::slurp_file($file) =~ s/[^\n]+\z//r;
+	close $copy;
+	return "$file.so_far";
+}
+
 # Holds the record against the content of a server. Gives whether all is well,
 # the numbers of the summary, and what was printed. db: of another database;
 # lossy_after: what was acknowledged later than that (see now) may be lost, and
 # nothing else; lossless: nothing may. Without these it is the log's own jumps
 # that say what may be lost. absent_after: what was invoked later has to be.
+# Writers and readers may go on meanwhile.
 sub check
 {
 	my ($self, $node, %opt) = @_;
@@ -198,8 +211,10 @@ sub check
 	my ($out, $err) = ('', '');
 	my $handle = $node->launch(program(), 'dump', '--conninfo', $node->connstr($opt{db} // $self->{db}), '--file', $dump);
 	return (0, {}, 'the log was not dumped: ' . PostgreSQL::Test::Utils::slurp_file($handle->{err})) if $node->finish($handle, 120) != 0;
+	# Readers first: whatever they were given, its writer has recorded before.
+	my @files = map { $self->so_far($_) } sort { $a cmp $b } @{ $self->{files} };
 	my $complete = $opt{complete} && !grep { $_->{abandoned} } @{ $self->{readers} };
-	$handle = $node->launch(program(), 'check', ($complete ? '--complete' : ()), ($opt{lossless} ? '--lossless' : ()), (map { defined $opt{$_} ? ('--' . tr/_/-/r, $opt{$_}) : () } qw(lossy_after absent_after)), $dump, @{ $self->{files} });
+	$handle = $node->launch(program(), 'check', ($complete ? '--complete' : ()), ($opt{lossless} ? '--lossless' : ()), (map { defined $opt{$_} ? ('--' . tr/_/-/r, $opt{$_}) : () } qw(lossy_after absent_after)), $dump, @files);
 	my $status = $node->finish($handle, 120);
 	my $text = PostgreSQL::Test::Utils::slurp_file($handle->{out}) . PostgreSQL::Test::Utils::slurp_file($handle->{err});
 	my ($summary) = $text =~ /^(operations .*)$/m;
