@@ -7,6 +7,9 @@
 #   make install PROXY=no     installs the extension alone
 #   make run [ARGS=--once]    plays a demonstration on servers of its own
 #   make check [TESTS='…']    runs the tests
+#   make check-versions       runs them with other versions of PostgreSQL [VERSIONS='15 17 18']
+#   make check-asserts        runs them on a server that checks itself
+#   make check-valgrind       runs those in SQL on a server under valgrind
 #   make bench [BENCH=name]   measures
 #   make deps                 installs what is missing to build, run and test
 #
@@ -18,13 +21,14 @@ ARGS ?=
 TESTS ?=
 BENCH ?=
 PROXY ?= yes
+VERSIONS ?= 15 17 18
 
 # Where this Makefile lies: objects may go elsewhere (make -C objects -f here/Makefile).
 here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" '$(here)/evento.control')
 
 # These work where there is no PostgreSQL yet, and install it.
-front_goals := check check-long run bench deps
+front_goals := check check-long check-versions check-asserts check-valgrind run bench deps
 goals := $(or $(MAKECMDGOALS),all)
 
 .PHONY: $(front_goals)
@@ -38,6 +42,20 @@ check:
 check-long:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check
 	@exec env TESTS='$(TESTS)' PG_CONFIG='$(PG_CONFIG)' perl '$(here)/test/lib/check.pl' --long
+
+check-versions:
+	@exec env TESTS='$(TESTS)' VERSIONS='$(VERSIONS)' perl '$(here)/test/lib/check-versions.pl'
+
+check-asserts:
+	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check asserts
+	@config=$$(env PG_CONFIG='$(PG_CONFIG)' '$(here)/test/lib/debug-server') || exit; \
+	exec env TESTS='$(or $(TESTS),test/regress test/isolation test/tap)' PG_CONFIG="$$config" perl '$(here)/test/lib/check.pl' --logs=check-asserts --asserts
+
+check-valgrind:
+	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check valgrind
+	@config=$$(env PG_CONFIG='$(PG_CONFIG)' '$(here)/test/lib/debug-server') || exit; \
+	exec env TESTS='$(or $(TESTS),test/regress test/isolation)' PG_CONFIG="$$config" perl '$(here)/test/lib/check.pl' --logs=check-valgrind \
+		--valgrind="$${config%/install/bin/pg_config}/valgrind.supp"
 
 run:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build run

@@ -4,6 +4,13 @@
 #   builds them there with warnings as errors, runs the suites as an
 #   unprivileged user, and closes with "N passed, N failed, N skipped".
 #   test/README.md says what the suites may rely on.
+#
+#   check.pl [--long] [--logs=NAME] [--asserts | --valgrind=SUPPRESSIONS]
+#
+#   --long: the long forms of tests. --logs: output goes to build/NAME, by
+#   default build/check. --asserts: takes only a server that has assertions.
+#   --valgrind: the server of the SQL tests runs under valgrind; SUPPRESSIONS
+#   is the server's own list of what to pass over.
 use strict;
 use warnings;
 
@@ -11,21 +18,26 @@ use Cwd qw(abs_path);
 use Fcntl qw(:flock);
 use File::Basename qw(dirname basename);
 use File::Path qw(make_path);
+use Getopt::Long;
 use Time::HiRes qw(time);
 
 my $top;
 BEGIN { $top = abs_path(dirname(__FILE__) . '/../..') }
 use lib "$top/test/lib";
 use Evento::Host;
+use Evento::Valgrind;
 
-my $long = grep { $_ eq '--long' } @ARGV;
+my ($long, $asserts, $suppressions, $logs) = (0, 0, undef, 'check');
+GetOptions('long' => \$long, 'asserts' => \$asserts, 'valgrind=s' => \$suppressions, 'logs=s' => \$logs) or exit 2;
+$logs = "$top/build/$logs";
 # A file may take so long, in seconds, and all of them together.
-my $file_timeout = $long ? 3600 : 300;
-my $all_timeout = $long ? 36000 : 2400;
+my $slow = $long || $suppressions;
+my $file_timeout = $slow ? 3600 : $asserts ? 900 : 300;
+my $all_timeout = $slow ? 36000 : $asserts ? 7200 : 2400;
 my @wanted = split ' ', $ENV{TESTS} // '';
-my $logs = "$top/build/check";
 my $logs_lock;
 my $host;
+my %log_read;
 my ($passed, $failed, $skipped) = (0, 0, 0);
 my (@failures, @skips);
 my $began = time;
@@ -62,6 +74,7 @@ sub main
 	my $with_proxy = $with_java || grep { $_->{name} =~ m{^test/proxy/} } @items;
 	my $with_ledger = grep { $_->{name} =~ m{^test/tap/} } @items;
 	my $env = build($src, $with_proxy, $with_java, $with_ledger) or return 1;
+	check_tools($env) if $asserts || $suppressions;
 	for my $item (@items)
 	{
 		if (time - $began > $all_timeout)
@@ -78,8 +91,9 @@ sub main
 sub take_logs
 {
 	make_path("$top/build");
-	open($logs_lock, '>', "$top/build/.check.lock") or die "$top/build/.check.lock: $!\n";
-	$logs = "$top/build/check-$$" if !flock($logs_lock, LOCK_EX | LOCK_NB);
+	my $lock = "$top/build/." . basename($logs) . '.lock';
+	open($logs_lock, '>', $lock) or die "$lock: $!\n";
+	$logs .= "-$$" if !flock($logs_lock, LOCK_EX | LOCK_NB);
 	system('rm', '-rf', $logs);
 	make_path($logs);
 	return;
@@ -208,6 +222,7 @@ sub run_item
 	push @bad, "could not be run: $died" if $died;
 	push @bad, "took longer than $file_timeout s" if $why eq 'timeout';
 	push @bad, 'left processes behind: ' . join(', ', @left) if @left;
+	push @bad, crashes($base), memory_errors($base);
 	my $n = $counts ? $counts->{passed} : 0;
 	push @bad, 'ran no test' if !@bad && $counts && !$n && !@{ $counts->{skips} };
 	push @bad, sprintf('ended with %s %d', $status & 127 ? ('signal', $status & 127) : ('status', $status >> 8)) if $status != 0 && (!@bad || !$n);
@@ -258,11 +273,19 @@ sub run_perl
 
 # One server for all SQL tests, made when the first needs it.
 my $server;
+my $memcheck;
 
 sub sql_server
 {
 	my ($env) = @_;
-	$server //= $host->start_postgres(bin => $env->{bin}, name => 'sql', conf => <<'CONF');
+	return $server if $server;
+	my @under;
+	if ($suppressions)
+	{
+		$memcheck //= Evento::Valgrind->new(logs => $host->mkdir("$host->{dir}/valgrind"), suppressions => $suppressions);
+		@under = (under => [ $memcheck->command ]);
+	}
+	$server = $host->start_postgres(bin => $env->{bin}, name => 'sql', @under, conf => <<'CONF');
 # Each file has a database of its own, and each database a worker.
 max_worker_processes = 200
 max_prepared_transactions = 10
@@ -276,6 +299,9 @@ CONF
 sub stop_sql_server
 {
 	return if !$server;
+	# What the server does as it ends is tested as well.
+	$host->run([ "$server->{bin}/pg_ctl", '-D', $server->{data}, '-m', 'fast', '-t', $suppressions ? 300 : 60, 'stop' ], out => "$server->{log}.stop");
+	failure('the server of the SQL tests', $_) for crashes(''), memory_errors('sql-server');
 	system('cp', $server->{log}, "$logs/sql-server.log");
 	$host->end_processes;
 	undef $server;
@@ -307,6 +333,80 @@ sub run_regress
 	return $host->wait($host->start([ $program, '--inputdir=' . dirname(dirname($item->{file})), "--outputdir=$dir", "--bindir=$pg->{bin}",
 			"--host=$pg->{sock}", "--port=$pg->{port}", '--user=postgres', '--dbname=regress_' . ($name =~ s/\W/_/gr), '--load-extension=evento', $name ],
 			out => $out, err => $err, cwd => $dir, env => $env->{vars}), $file_timeout);
+}
+
+# ---- crashes and errors in memory ----
+
+# Shows, before anything is said of our code, that a fault would be seen.
+sub check_tools
+{
+	my ($env) = @_;
+	my $source = "$env->{src}/test/modules/evento_fault";
+	$host->run([ 'make', '-s', '-C', $source, "PG_CONFIG=$env->{bin}/pg_config" ], out => "$logs/evento_fault.log") == 0
+	  or die "evento_fault was not built:\n" . Evento::Host::slurp("$logs/evento_fault.log");
+	my $pg = sql_server($env);
+	$host->psql($pg, 'postgres', "CREATE FUNCTION evento_fault_$_() RETURNS bool LANGUAGE c AS '$source/evento_fault', 'evento_fault_$_'") for qw(uninitialised freed assertion);
+	my @faults = $suppressions ? qw(uninitialised freed) : qw(assertion);
+	for my $fault (@faults)
+	{
+		my $name = "a planted fault is found: $fault";
+		printf '%-56s ', $name;
+		eval { $host->psql($pg, 'postgres', "SELECT evento_fault_$fault()") };
+		if ($fault ne 'assertion' ? $memcheck->errors : crashes(''))
+		{
+			$passed++;
+			print "ok      1 passed\n";
+		}
+		else
+		{
+			failure($name, 'it was not; what is said of the code means nothing');
+			print "FAILED   0 passed, 1 failed\n";
+		}
+	}
+	$memcheck->reset if $memcheck;
+	return if !$asserts;
+	# The server starts again, by itself.
+	for (1 .. 600)
+	{
+		last if eval { $host->psql($pg, 'postgres', 'SELECT 1') };
+		Time::HiRes::sleep(0.1);
+	}
+	return;
+}
+
+# Failed assertions and crashes that the servers' logs tell of: those of the SQL
+# tests' server since the last call, and those of a TAP program's. A process
+# that a test ends with SIGKILL is none.
+sub crashes
+{
+	my ($base) = @_;
+	my @found;
+	my @files = $base ne '' ? split(/\n/, `find '$host->{dir}/run/$base' -name '*.log' -type f 2>/dev/null`) : ();
+	push @files, $server->{log} if $server;
+	for my $file (@files)
+	{
+		open(my $fh, '<', $file) or next;
+		seek($fh, $log_read{$file} // 0, 0);
+		while (my $line = <$fh>)
+		{
+			push @found, "the server's log says: $line" if $line =~ /^TRAP:|was terminated by signal (?:4|6|7|8|11)\b/;
+		}
+		$log_read{$file} = tell $fh;
+	}
+	return @found;
+}
+
+# Errors in our code that memcheck has found since the last call; they are kept
+# whole beside the logs.
+sub memory_errors
+{
+	my ($base) = @_;
+	return if !$memcheck;
+	my @errors = $memcheck->errors or return;
+	open(my $fh, '>>', "$logs/$base.memcheck") or die "$logs/$base.memcheck: $!\n";
+	print $fh map { "$_\n" } @errors;
+	close $fh;
+	return map { "memcheck: $_" } @errors;
 }
 
 # ---- reading results ----
@@ -391,6 +491,11 @@ sub summary
 	if (@failures)
 	{
 		print "\nfailed (output is in $logs):\n", map { '  ' . s/\n.*//sr . "\n" } @failures;
+	}
+	if ($memcheck)
+	{
+		system('cp', '-r', $memcheck->{logs}, "$logs/valgrind");
+		print "\nmemcheck: $memcheck->{ours} errors in evento's code, $memcheck->{others} elsewhere (all are in $logs/valgrind)\n";
 	}
 	printf "\n%.0f s\n%d passed, %d failed, %d skipped\n", time - $began, $passed, $failed, $skipped;
 	return $failed || !($passed + $skipped) ? 1 : 0;

@@ -253,7 +253,8 @@ sub free_ports
 
 # Makes and starts a PostgreSQL with the extension loaded. bin: where its
 # executables are; name; port; conf: lines for postgresql.conf; tcp: listens on
-# 127.0.0.1 besides its socket. Gives { data, port, sock, conninfo }.
+# 127.0.0.1 besides its socket; under: a command that runs the server as its
+# child or in itself. Gives { data, port, sock, bin, log }.
 sub start_postgres
 {
 	my ($self, %opt) = @_;
@@ -268,6 +269,16 @@ sub start_postgres
 	  "shared_preload_libraries = 'evento'\nlc_messages = 'C'\ntimezone = 'UTC'\nlog_timezone = 'UTC'\n", $opt{conf} // '';
 	close $fh;
 	my $server = { data => $data, port => $port, sock => $sock, bin => $opt{bin}, log => $log };
+	if ($opt{under})
+	{
+		$self->start([ @{ $opt{under} }, "$opt{bin}/postgres", '-D', $data ], out => $log);
+		for (1 .. 600)
+		{
+			return $server if $self->run([ "$opt{bin}/pg_isready", '-q', '-h', $sock, '-p', $port ]) == 0;
+			sleep 0.5;
+		}
+		die "PostgreSQL did not start:\n" . slurp($log);
+	}
 	$self->run([ "$opt{bin}/pg_ctl", '-D', $data, '-l', $log, '-w', '-t', '60', 'start' ], out => "$log.start") == 0
 	  or die "PostgreSQL did not start:\n" . slurp("$log.start") . (-e $log ? slurp($log) : '');
 	return $server;
