@@ -365,12 +365,13 @@ sub check_tools
 	}
 	$memcheck->reset if $memcheck;
 	return if !$asserts;
-	# The server starts again, by itself.
+	# The server tells of the end of that process later, and starts again by itself.
 	for (1 .. 600)
 	{
-		last if eval { $host->psql($pg, 'postgres', 'SELECT 1') };
+		last if Evento::Host::slurp($pg->{log}) =~ /was terminated by signal 6\b/ && eval { $host->psql($pg, 'postgres', 'SELECT 1') };
 		Time::HiRes::sleep(0.1);
 	}
+	crashes('');
 	return;
 }
 
