@@ -558,6 +558,412 @@ GRANT EXECUTE ON FUNCTION
 -- Import from other event stores
 -- ---------------------------------------------------------------------------
 
+-- Reading the other store is done with the rights of who calls, writing the log by functions that run as its owner: neither
+-- gets at the other's tables.
+
+CREATE TABLE _imports (
+  source        text COLLATE "C" NOT NULL PRIMARY KEY,
+  kind          text COLLATE "C" NOT NULL,
+  last_position bigint NOT NULL DEFAULT 0,
+  events        bigint NOT NULL DEFAULT 0,
+  snapshots     bigint NOT NULL DEFAULT 0,
+  started_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+  changed_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+  finished_at   timestamptz
+);
+COMMENT ON TABLE _imports IS 'How far each import has come; committed with the events it tells of.';
+SELECT pg_catalog.pg_extension_config_dump('_imports', '');
+
+CREATE VIEW imports AS
+SELECT i.source, i.kind, i.last_position, i.events, i.snapshots, i.started_at, i.changed_at, i.finished_at
+  FROM _imports i;
+COMMENT ON VIEW imports IS 'Imports from other event stores: the table that was read, up to which of its positions, how many events and snapshots came in; finished_at is NULL while one runs, and where it was broken off.';
+
+CREATE TYPE _imported_event AS (
+  "position"      bigint,
+  stream          text,
+  version         bigint,
+  id              uuid,
+  type            text,
+  context         text,
+  service         boolean,
+  force_telemetry boolean,
+  class           text,
+  data            json,
+  metadata        json,
+  "timestamp"     timestamptz,
+  recorded_at     timestamptz,
+  deleted_at      timestamptz
+);
+COMMENT ON TYPE _imported_event IS 'An event of another store. version NULL: the next of its stream; deleted_at: the other store had hidden it, and all before it in its stream.';
+
+CREATE TYPE _imported_snapshot AS (
+  stream     text,
+  "position" bigint,
+  class      text,
+  state      json,
+  taken_at   timestamptz
+);
+COMMENT ON TYPE _imported_snapshot IS 'A snapshot of another store: the state after the last event of the stream up to that position.';
+
+REVOKE ALL ON TYPE _imported_event, _imported_snapshot FROM PUBLIC;
+
+CREATE FUNCTION _import_begin(source text, kind text, OUT last_position bigint, OUT events bigint)
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+BEGIN
+  INSERT INTO _imports AS i (source, kind) VALUES (_import_begin.source, _import_begin.kind)
+    ON CONFLICT ON CONSTRAINT _imports_pkey DO UPDATE SET finished_at = NULL, changed_at = pg_catalog.clock_timestamp()
+    RETURNING i.last_position, i.events INTO _import_begin.last_position, _import_begin.events;
+END
+$$;
+COMMENT ON FUNCTION _import_begin(text, text) IS 'Begins an import, or goes on with it: up to which position of the source it has come, with how many events.';
+
+CREATE FUNCTION _import_numbered(events _imported_event[])
+  RETURNS TABLE ("position" bigint, stream text, version bigint, id uuid, type text, context text, service boolean, force_telemetry boolean, class text, data json,
+                 metadata json, "timestamp" timestamptz, recorded_at timestamptz, stream_no bigint, tombstone boolean, next_version bigint)
+  LANGUAGE sql STABLE SET search_path = pg_catalog, evento, pg_temp AS $$
+  SELECT e."position", e.stream, e.version, e.id, e.type, e.context, e.service, e.force_telemetry, e.class, e.data, e.metadata, e."timestamp", e.recorded_at,
+         s.stream_no, s.tombstone, h.version + row_number() OVER (PARTITION BY s.stream_no ORDER BY e."position")
+    FROM pg_catalog.unnest(events) e
+    LEFT JOIN (_streams s
+               CROSS JOIN LATERAL (SELECT COALESCE(max(x.version), 0) AS version FROM _events x WHERE x.stream_no = s.stream_no) h)
+      ON s.name = e.stream COLLATE "C"
+$$;
+COMMENT ON FUNCTION _import_numbered(_imported_event[]) IS 'A batch of an import with the number of each event''s stream and the version that is next in it.';
+
+CREATE FUNCTION _import_events(source text, events _imported_event[]) RETURNS bigint
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  done bigint;
+  newest bigint;
+  fault record;
+BEGIN
+  -- Of two imports of one table the second waits here, and then finds that the first was faster.
+  SELECT i.last_position INTO done FROM _imports i WHERE i.source = _import_events.source FOR UPDATE;
+  -- Nobody appends while the batch is under way; whoever had begun finds the changed stream at COMMIT.
+  LOCK TABLE _events IN SHARE ROW EXCLUSIVE MODE;
+  -- Once somebody has appended, positions are reserved ahead, and readers are told to go past them.
+  IF EXISTS (SELECT FROM _identity) THEN
+    RAISE EXCEPTION 'cannot import into a log that has been appended to'
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'Imports keep positions: nothing may be appended before the last of them has come in.';
+  END IF;
+  SELECT GREATEST(done, (SELECT max(e."position") FROM _events e), (SELECT w."position" FROM _watermark w)) INTO newest;
+  SELECT e."position" INTO fault FROM pg_catalog.unnest(events) e WHERE e."position" <= newest ORDER BY e."position" LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'cannot import the event with position % of %', fault."position", source
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+            DETAIL = format('The log has positions up to %s; readers have passed them.', newest),
+            HINT = 'Of several sources the one with the lowest positions comes first; two whose positions overlap cannot both be kept.';
+  END IF;
+
+  SELECT e."position",
+         CASE WHEN e."position" < 1 THEN 'position is not positive'
+              WHEN octet_length(e.stream) NOT BETWEEN 1 AND 512 THEN format('its stream''s name has %s bytes, not 1 to 512', octet_length(e.stream))
+              WHEN COALESCE(octet_length(e.type), 0) NOT BETWEEN 1 AND 255 THEN format('its type has %s bytes, not 1 to 255', COALESCE(octet_length(e.type), 0))
+              WHEN COALESCE(octet_length(e.context), 0) NOT BETWEEN 1 AND 512 THEN format('its context has %s bytes, not 1 to 512', COALESCE(octet_length(e.context), 0))
+              WHEN octet_length(e.class) > 1024 THEN format('its class has %s bytes, more than 1024', octet_length(e.class))
+              WHEN e.data IS NULL THEN 'it has no data'
+              WHEN e.recorded_at IS NULL THEN 'it has no time'
+         END AS what
+    INTO fault
+    FROM pg_catalog.unnest(events) e
+   WHERE e."position" < 1 OR octet_length(e.stream) NOT BETWEEN 1 AND 512 OR COALESCE(octet_length(e.type), 0) NOT BETWEEN 1 AND 255
+      OR COALESCE(octet_length(e.context), 0) NOT BETWEEN 1 AND 512 OR octet_length(e.class) > 1024 OR e.data IS NULL OR e.recorded_at IS NULL
+   ORDER BY e."position" LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'cannot import the event with position % of %: %', fault."position", source, fault.what USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+
+  INSERT INTO _streams (stream_no, name)
+  SELECT min(e."position"), e.stream FROM pg_catalog.unnest(events) e WHERE e.stream IS NOT NULL GROUP BY e.stream
+    ON CONFLICT ON CONSTRAINT _streams_name_key DO NOTHING;
+
+  SELECT n."position", n.stream, n.version, n.next_version, n.tombstone INTO fault
+    FROM _import_numbered(events) n WHERE n.tombstone OR n.version <> n.next_version ORDER BY n."position" LIMIT 1;
+  IF FOUND THEN
+    IF fault.tombstone THEN
+      RAISE EXCEPTION 'stream "%" was deleted for good', fault.stream USING ERRCODE = 'V0003';
+    END IF;
+    RAISE EXCEPTION 'cannot import the event with position % of %', fault."position", source
+      USING ERRCODE = 'V0001',
+            DETAIL = format('It has version %s in stream "%s", where the next one is %s.', fault.version, fault.stream, fault.next_version),
+            HINT = 'Versions in a stream have no gaps: the source has lost events of that stream, or has them in another order.';
+  END IF;
+
+  INSERT INTO _events (position, stream_no, version, "timestamp", recorded_at, id, service, force_telemetry, type, context, class, data, metadata)
+  SELECT n."position", n.stream_no, n.next_version, COALESCE(n."timestamp", n.recorded_at), n.recorded_at, n.id, n.service, n.force_telemetry, n.type, n.context,
+         n.class, n.data, n.metadata
+    FROM _import_numbered(events) n ORDER BY n."position";
+
+  -- What the other store had hidden stays hidden; one who goes on after a deletion has no deleted_at.
+  UPDATE _streams s
+     SET deleted_version = d.version, deleted_at = CASE WHEN d.version = d.head THEN d.deleted_at END
+    FROM (SELECT x.stream_no, GREATEST(x.deleted_version, max(e.version) FILTER (WHERE u.deleted_at IS NOT NULL)) AS version,
+                 max(u.deleted_at) AS deleted_at,
+                 (SELECT h.version FROM _events h WHERE h.stream_no = x.stream_no ORDER BY h.version DESC LIMIT 1) AS head
+            FROM pg_catalog.unnest(events) u
+            JOIN _streams x ON x.name = u.stream COLLATE "C"
+            JOIN _events e ON e.position = u."position"
+           GROUP BY x.stream_no, x.deleted_version) d
+   WHERE s.stream_no = d.stream_no AND (d.version > s.deleted_version OR s.deleted_at IS NOT NULL);
+
+  UPDATE _imports i
+     SET last_position = (SELECT max(e."position") FROM pg_catalog.unnest(_import_events.events) e), events = i.events + pg_catalog.cardinality(_import_events.events),
+         changed_at = pg_catalog.clock_timestamp()
+   WHERE i.source = _import_events.source
+   RETURNING i.last_position INTO done;
+  RETURN done;
+END
+$$;
+COMMENT ON FUNCTION _import_events(text, _imported_event[]) IS 'Writes a batch of an import, with its positions, and how far the import has come. Gives that position. Raises 55000 where the log has passed a position, V0001 for a gap in the versions of a stream, V0003 for a stream that was deleted for good here, 22023 for what is out of bounds.';
+
+CREATE FUNCTION _import_snapshots(source text, snapshots _imported_snapshot[]) RETURNS bigint
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  kept bigint;
+BEGIN
+  LOCK TABLE _events IN SHARE ROW EXCLUSIVE MODE;
+  INSERT INTO _snapshots AS k (stream, version, class, state, taken_at)
+  SELECT n.stream, e.version, n.class, n.state, COALESCE(n.taken_at, pg_catalog.clock_timestamp())
+    FROM pg_catalog.unnest(snapshots) n
+    JOIN _streams s ON s.name = n.stream COLLATE "C" AND NOT s.tombstone
+   CROSS JOIN LATERAL (SELECT h.version FROM _events h WHERE h.stream_no = s.stream_no AND h.position <= n."position" ORDER BY h.version DESC LIMIT 1) e
+   WHERE e.version > s.deleted_version AND n.state IS NOT NULL
+    ON CONFLICT ON CONSTRAINT _snapshots_pkey DO UPDATE SET version = excluded.version, class = excluded.class, state = excluded.state, taken_at = excluded.taken_at
+    WHERE excluded.version > k.version;
+  GET DIAGNOSTICS kept = ROW_COUNT;
+  UPDATE _imports i SET snapshots = i.snapshots + kept, changed_at = pg_catalog.clock_timestamp() WHERE i.source = _import_snapshots.source;
+  RETURN kept;
+END
+$$;
+COMMENT ON FUNCTION _import_snapshots(text, _imported_snapshot[]) IS 'Keeps snapshots of an import, each at the version of its last event; one that is there already and not older stays. Gives how many were kept.';
+
+CREATE FUNCTION _import_end(source text, expected bigint) RETURNS bigint
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  have bigint;
+  upto bigint;
+BEGIN
+  SELECT i.events, i.last_position INTO have, upto FROM _imports i WHERE i.source = _import_end.source FOR UPDATE;
+  IF have <> expected THEN
+    RAISE EXCEPTION 'the import of % is not complete', source
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+            DETAIL = format('%s events up to position %s came in, the source has %s there.', have, upto, expected),
+            HINT = 'Events were committed late, or removed, below a position that had been read. Stop what writes to the source, and import it again into an empty log.';
+  END IF;
+  UPDATE _imports i SET finished_at = pg_catalog.clock_timestamp() WHERE i.source = _import_end.source;
+  RETURN have;
+END
+$$;
+COMMENT ON FUNCTION _import_end(text, bigint) IS 'Ends an import: the source has so many events up to where it has come. Gives how many came in; raises 55000 where that is another number.';
+
+-- ---- the Java server of the Evento Framework ----
+
+CREATE FUNCTION _import_payload(object text, object_class text, OUT class text, OUT content json)
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+  name text := pg_catalog.substr(object_class, 7);
+  inner_text text;
+BEGIN
+  -- As a proxy stores it: of ["com.acme.T",{…}] the object, with the class beside it; everything else whole.
+  class := object_class;
+  content := object::json;
+  IF pg_catalog.starts_with(object_class, 'class ') THEN
+    IF NOT pg_catalog.starts_with(name, 'class ') AND NOT pg_catalog.starts_with(name, '=') AND pg_catalog.json_typeof(content) = 'array' THEN
+      inner_text := evento.text(content, '1');
+      IF pg_catalog.starts_with(inner_text, '{') AND object = '["' || name || '",' || inner_text || ']' THEN
+        class := name;
+        content := inner_text::json;
+      END IF;
+    END IF;
+  ELSIF pg_catalog.json_typeof(content) = 'object' OR pg_catalog.starts_with(object_class, '=') THEN
+    class := '=' || object_class;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _import_payload(text, text) IS 'A serialized object of the Evento Framework and its class, as a proxy stores them: what goes back to bundles is the very same text.';
+
+CREATE FUNCTION _import_message("position" bigint, context text, stream text, type text, message json, recorded_at timestamptz, deleted_at timestamptz)
+  RETURNS _imported_event
+  LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+  e evento._imported_event;
+BEGIN
+  e."position" := "position";
+  e.stream := stream;
+  -- The source has no ids: one that is the same whenever this event is imported.
+  e.id := pg_catalog.md5('evento import ' || "position" || ' ' || type)::uuid;
+  e.type := type;
+  e.context := COALESCE(context, 'default');
+  e.service := evento.text(message, '0') ~ '[.]ServiceEventMessage$';
+  e.force_telemetry := COALESCE(evento.text(message, '1', 'forceTelemetry') = 'true', false);
+  e.metadata := evento.text(message, '1', 'metadata', '1')::json;
+  e."timestamp" := pg_catalog.to_timestamp(evento.text(message, '1', 'timestamp')::bigint / 1000.0);
+  e.recorded_at := COALESCE(recorded_at, e."timestamp");
+  e.deleted_at := deleted_at;
+  SELECT p.class, p.content INTO e.class, e.data
+    FROM evento._import_payload(evento.text(message, '1', 'serializedPayload', '1', 'serializedObject'), evento.text(message, '1', 'serializedPayload', '1', 'objectClass')) p;
+  RETURN e;
+END
+$$;
+COMMENT ON FUNCTION _import_message(bigint, text, text, text, json, timestamptz, timestamptz) IS 'A row of es__events as an event of the log.';
+
+CREATE FUNCTION _import_state(stream text, "position" bigint, state json, taken_at timestamptz) RETURNS _imported_snapshot
+  LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+  s evento._imported_snapshot;
+BEGIN
+  s.stream := stream;
+  s."position" := "position";
+  s.taken_at := taken_at;
+  -- A state that says "deleted" is none: a bundle refuses commands for a deleted aggregate only while it replays the event that deleted it.
+  SELECT p.class, p.content INTO s.class, s.state
+    FROM evento._import_payload(evento.text(state, '1', 'serializedObject'), evento.text(state, '1', 'objectClass')) p
+   WHERE evento.text(state, '1', 'objectClass') IS NOT NULL AND evento.text(evento.text(state, '1', 'serializedObject')::json, '1', 'deleted') IS DISTINCT FROM 'true';
+  RETURN s;
+END
+$$;
+COMMENT ON FUNCTION _import_state(text, bigint, json, timestamptz) IS 'A row of es__snapshot as a snapshot; without state where there is none to keep.';
+
+CREATE FUNCTION _import_time(source regclass, "column" name) RETURNS text
+  LANGUAGE sql STABLE
+  RETURN (SELECT CASE WHEN a.attname IS NULL THEN 'NULL::timestamptz'
+                      WHEN a.atttypid IN ('bigint'::regtype, 'numeric'::regtype) THEN pg_catalog.format('pg_catalog.to_timestamp(s.%I / 1000.0)', a.attname)
+                      ELSE pg_catalog.format('s.%I::timestamptz', a.attname) END
+            FROM (VALUES (1)) one (x)
+            LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = source AND a.attname = "column" AND a.attnum > 0 AND NOT a.attisdropped);
+COMMENT ON FUNCTION _import_time(regclass, name) IS 'An expression for a column of the source that holds a time: milliseconds since 1970, or a timestamp; NULL where there is no such column.';
+
+CREATE FUNCTION _import_source(source text) RETURNS regclass
+  LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  found regclass := pg_catalog.to_regclass(source);
+BEGIN
+  IF found IS NULL THEN
+    RAISE EXCEPTION 'there is no table %', source
+      USING ERRCODE = 'undefined_table', HINT = 'Name the table to import, with its schema; a foreign table (postgres_fdw) does where it is in another database.';
+  END IF;
+  RETURN found;
+END
+$$;
+COMMENT ON FUNCTION _import_source(text) IS 'The table of that name; raises 42P01.';
+
+CREATE FUNCTION _import_name(source regclass) RETURNS text
+  LANGUAGE sql STABLE
+  RETURN (SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+            FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = source);
+COMMENT ON FUNCTION _import_name(regclass) IS 'The name of a table with its schema, whatever the search_path.';
+
+CREATE PROCEDURE import_evento(events text DEFAULT 'public.es__events', snapshots text DEFAULT 'public.es__snapshot', batch integer DEFAULT 10000,
+                               INOUT imported bigint DEFAULT NULL)
+  LANGUAGE plpgsql AS $$
+DECLARE
+  source regclass := evento._import_source(events);
+  states regclass := CASE WHEN snapshots IS NOT NULL THEN evento._import_source(snapshots) END;
+  name text := evento._import_name(source);
+  query text;
+  after bigint;
+  total bigint;
+  rows evento._imported_event[];
+  kept evento._imported_snapshot[];
+  last text;
+  fault record;
+BEGIN
+  IF batch IS NULL OR batch NOT BETWEEN 1 AND 100000 THEN
+    RAISE EXCEPTION 'batch must be 1 to 100000, not %', batch USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  query := pg_catalog.format('SELECT s.event_sequence_number AS "position", s.context::text, s.aggregate_id::text AS stream, s.event_name::text AS type, '
+    's.event_message::text AS message, %s AS recorded_at, %s AS deleted_at FROM %s s WHERE s.event_sequence_number > $1 ORDER BY s.event_sequence_number LIMIT $2',
+    evento._import_time(source, 'created_at'), evento._import_time(source, 'deleted_at'), name);
+  SELECT b.last_position, b.events INTO after, total FROM evento._import_begin(name, 'evento') b;
+  COMMIT;
+  LOOP
+    BEGIN
+      EXECUTE 'SELECT pg_catalog.array_agg(evento._import_message(m."position", m.context, m.stream, m.type, m.message::json, m.recorded_at, m.deleted_at)) FROM (' || query || ') m'
+        INTO rows USING after, batch;
+    EXCEPTION WHEN data_exception OR invalid_text_representation THEN
+      -- Which one it is, is worth a second look.
+      FOR fault IN EXECUTE query USING after, batch LOOP
+        BEGIN
+          PERFORM evento._import_message(fault."position", fault.context, fault.stream, fault.type, fault.message::json, fault.recorded_at, fault.deleted_at);
+        EXCEPTION WHEN OTHERS THEN
+          RAISE EXCEPTION 'cannot import the event with position % of %: %', fault."position", name, SQLERRM USING ERRCODE = SQLSTATE;
+        END;
+      END LOOP;
+      RAISE;
+    END;
+    EXIT WHEN rows IS NULL;
+    after := evento._import_events(name, rows);
+    COMMIT;
+    total := total + pg_catalog.cardinality(rows);
+    RAISE NOTICE '% events of % imported, up to position %', total, name, after;
+  END LOOP;
+
+  last := '';
+  WHILE states IS NOT NULL LOOP
+    EXECUTE pg_catalog.format('SELECT pg_catalog.array_agg(evento._import_state(m.stream, m."position", m.state::json, m.taken_at)), max(m.stream) FROM ('
+      'SELECT s.aggregate_id::text COLLATE "C" AS stream, s.event_sequence_number AS "position", s.aggregate_state::text AS state, %s AS taken_at FROM %s s '
+      'WHERE s.aggregate_id::text COLLATE "C" > $1 AND s.aggregate_state IS NOT NULL ORDER BY 1 LIMIT $2) m',
+      evento._import_time(states, 'updated_at'), evento._import_name(states))
+      INTO kept, last USING last, batch;
+    EXIT WHEN kept IS NULL;
+    PERFORM evento._import_snapshots(name, kept);
+    COMMIT;
+  END LOOP;
+
+  EXECUTE pg_catalog.format('SELECT count(*) FROM %s s WHERE s.event_sequence_number <= $1', name) INTO total USING after;
+  imported := evento._import_end(name, total);
+END
+$$;
+COMMENT ON PROCEDURE import_evento(text, text, integer, bigint) IS
+'Takes over the log of a Java Evento server: its tables es__events and es__snapshot (NULL: no snapshots), with positions, order, contexts and times, so that the positions which bundles have stored stay valid. Each batch of events is a transaction; a call that was broken off goes on where it stopped, and a later call brings what has come since. Gives how many events the import has brought in all. Progress is told by NOTICEs and in imports. An event gets the id that follows from its position; events the server had marked deleted are hidden. Times without zone are taken in the session''s TimeZone.
+Runs with the rights of who calls, who needs SELECT on the tables. Raises 42P01, 55000 where somebody has appended to the log before, or where events came late, 22P02 for a message that is not JSON, and what else is wrong with an event, with its position.';
+
+-- ---- message-db ----
+
+CREATE PROCEDURE import_message_db(messages text DEFAULT 'message_store.messages', batch integer DEFAULT 10000, INOUT imported bigint DEFAULT NULL)
+  LANGUAGE plpgsql AS $$
+DECLARE
+  source regclass := evento._import_source(messages);
+  name text := evento._import_name(source);
+  after bigint;
+  total bigint;
+  rows evento._imported_event[];
+BEGIN
+  IF batch IS NULL OR batch NOT BETWEEN 1 AND 100000 THEN
+    RAISE EXCEPTION 'batch must be 1 to 100000, not %', batch USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  SELECT b.last_position, b.events INTO after, total FROM evento._import_begin(name, 'message-db') b;
+  COMMIT;
+  LOOP
+    -- Its times are those of UTC, its versions begin at 0.
+    EXECUTE pg_catalog.format('SELECT pg_catalog.array_agg(ROW(m.global_position, m.stream_name::text, m.position + 1, m.id, m.type::text, ''default'', false, false, NULL, '
+      'COALESCE(m.data::text, ''null'')::json, m.metadata::text::json, m.time AT TIME ZONE ''UTC'', m.time AT TIME ZONE ''UTC'', NULL)::evento._imported_event '
+      'ORDER BY m.global_position) FROM (SELECT * FROM %s s WHERE s.global_position > $1 ORDER BY s.global_position LIMIT $2) m', name)
+      INTO rows USING after, batch;
+    EXIT WHEN rows IS NULL;
+    after := evento._import_events(name, rows);
+    COMMIT;
+    total := total + pg_catalog.cardinality(rows);
+    RAISE NOTICE '% events of % imported, up to position %', total, name, after;
+  END LOOP;
+  EXECUTE pg_catalog.format('SELECT count(*) FROM %s s WHERE s.global_position <= $1', name) INTO total USING after;
+  imported := evento._import_end(name, total);
+END
+$$;
+COMMENT ON PROCEDURE import_message_db(text, integer, bigint) IS
+'Takes over a message-db: its table messages, with ids, global positions as positions, positions in the stream as versions (from 1 instead of 0), and times. Batches, going on after a break, progress, rights and errors as with import_evento; V0001 where a stream of the source has a gap. A message without data becomes an event with the data null.';
+
+GRANT SELECT ON imports TO evento_reader;
+GRANT EXECUTE ON FUNCTION
+  _import_begin(text, text), _import_events(text, _imported_event[]), _import_snapshots(text, _imported_snapshot[]), _import_end(text, bigint),
+  _import_payload(text, text), _import_message(bigint, text, text, text, json, timestamptz, timestamptz), _import_state(text, bigint, json, timestamptz),
+  _import_time(regclass, name), _import_source(text), _import_name(regclass)
+  TO evento_admin;
+GRANT USAGE ON TYPE _imported_event, _imported_snapshot TO evento_admin;
+GRANT EXECUTE ON PROCEDURE import_evento(text, text, integer, bigint), import_message_db(text, integer, bigint) TO evento_admin;
+
 
 
 -- ---------------------------------------------------------------------------
