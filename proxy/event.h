@@ -26,7 +26,7 @@ typedef struct evp_event
 	evp_slice_t type;
 	evp_slice_t context;		/* null or empty: 'default' */
 	evp_slice_t klass;			/* null: appended without one; see payload.h */
-	evp_slice_t data;
+	evp_slice_t data;			/* null: erased, with the metadata */
 	evp_slice_t metadata;		/* null: none */
 } evp_event_t;
 

@@ -232,7 +232,8 @@ on_read(void *arg, const evp_db_result_t *result)
 		evp_event_t event;
 		int64_t		scanned;
 
-		if (evp_story_event(result->rows, row, 2, &event))
+		/* Erased events are passed over, as is the last row, which has none. */
+		if (evp_story_event(result->rows, row, 2, &event) && event.data.p != NULL)
 		{
 			event.stream = evp_row_bytes(result->rows, row, 1);
 			room = take_event(fetch, &event);
@@ -311,7 +312,8 @@ on_tail(void *arg, const evp_db_result_t *result)
 		evp_event_t event;
 		int64_t		scanned;
 
-		if (evp_story_event(result->rows, row, 2, &event))
+		/* Erased events are passed over, as is the last row, which has none. */
+		if (evp_story_event(result->rows, row, 2, &event) && event.data.p != NULL)
 		{
 			event.stream = evp_row_bytes(result->rows, row, 1);
 			evp_tail_add(&feed->tail, &event, evp_now(feed->proxy));

@@ -495,7 +495,10 @@ evp_graph_put_event(evp_buf_t *b, const evp_event_t *e)
 	open_typed(b, e->service ? CLASS_SERVICE_EVENT : CLASS_DOMAIN_EVENT);
 	evp_cbor_put_str(b, "serializedPayload");
 	open_typed(b, CLASS_PAYLOAD);
-	evp_payload_put(b, e->klass, e->type, e->data);
+	if (e->data.p != NULL)
+		evp_payload_put(b, e->klass, e->type, e->data);
+	else
+		evp_payload_put_nothing(b);
 	close_typed(b);
 	put_int(b, "timestamp", e->timestamp_ms);
 	evp_cbor_put_str(b, "metadata");

@@ -27,11 +27,11 @@ typedef enum evp_store_status
 typedef struct evp_story
 {
 	int64_t		head;			/* version of the newest event, 0: none */
-	const evp_event_t *stored;	/* the event with the id that was asked for, or NULL */
+	const evp_event_t *stored;	/* the event with the id that was asked for, erased or not, or NULL */
 	bool		has_snapshot;
 	int64_t		snapshot_version;
 	evp_slice_t snapshot_class, snapshot_state;
-	const evp_event_t *events;	/* behind the snapshot, in order; domain and service events, each with a class where
+	const evp_event_t *events;	/* behind the snapshot, in order, erased ones left out; domain and service events, each with a class where
 								 * any is known for its type */
 	size_t		event_count;
 } evp_story_t;

@@ -32,8 +32,7 @@ evp_story_event(const PGresult *rows, int row, int first, evp_event_t *event)
 	(void) evp_row_time_ms(rows, row, first + 10, &event->recorded_ms);
 	(void) evp_row_bool(rows, row, first + 11, &event->force_telemetry);
 	return evp_row_int64(rows, row, first, &event->position) && evp_row_uuid(rows, row, first + 2, event->id) &&
-		evp_row_time_ms(rows, row, first + 9, &event->timestamp_ms) && event->type.p != NULL && event->data.p != NULL &&
-		kind.p != NULL;
+		evp_row_time_ms(rows, row, first + 9, &event->timestamp_ms) && event->type.p != NULL && kind.p != NULL;
 }
 
 /* A row of a story into its place; false where it makes no sense. */
@@ -43,7 +42,14 @@ take_part(const PGresult *rows, int row, evp_story_t *story, evp_event_t *stored
 	evp_slice_t part = evp_row_bytes(rows, row, 0);
 
 	if (evp_slice_is(part, "event"))
-		return evp_story_event(rows, row, 1, &events[story->event_count++]);
+	{
+		if (!evp_story_event(rows, row, 1, &events[story->event_count]))
+			return false;
+		/* An erased event has nothing to tell. */
+		if (events[story->event_count].data.p != NULL)
+			story->event_count++;
+		return true;
+	}
 	if (evp_slice_is(part, "head"))
 		return evp_row_int64(rows, row, 2, &story->head);
 	if (evp_slice_is(part, "stored"))

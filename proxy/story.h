@@ -23,7 +23,10 @@
 	EVP_OID_INT8, EVP_OID_INT8, EVP_OID_UUID, EVP_OID_TEXT, EVP_OID_TEXT, EVP_OID_TEXT, EVP_OID_JSON, EVP_OID_JSON, \
 	EVP_OID_TEXT, EVP_OID_TIMESTAMPTZ, EVP_OID_TIMESTAMPTZ, EVP_OID_BOOL
 
-/* Reads an event whose columns begin at first; its slices lie in the result.  False where a needed value is missing. */
+/*
+ * Reads an event whose columns begin at first; its slices lie in the result.  False where a needed value is missing.
+ * data is none of these: an event that was erased has none, and is not given to bundles.
+ */
 bool evp_story_event(const PGresult *rows, int row, int first, evp_event_t *event);
 
 /*
