@@ -165,14 +165,23 @@ evento_installed(void)
 		(OidIsValid(get_extension_oid("evento", true)) && load_rel_oids() == NULL);
 }
 
+/* A page of _streams whose LSN a lookup has read. */
+typedef struct CheckedPage
+{
+	BlockNumber block;
+	XLogRecPtr	lsn;			/* invalid: it has not */
+} CheckedPage;
+
+#define CHECKED_PAGES 128
+
 struct EventoLookup
 {
 	Snapshot	snapshot;
+	uint64		serial;			/* of this session's lookups */
 	MemoryContext context;		/* that it was begun in; scans are opened there */
 	/* _streams: opened by the first lookup that needs them */
 	Relation	streams;
 	TupleTableSlot *stream_slot;
-	BlockNumber stream_blocks;	/* that the table had when it was opened */
 	Relation	name_index;
 	IndexScanDesc name_scan;
 	Relation	no_index;
@@ -183,6 +192,7 @@ struct EventoLookup
 	Relation	event_index;
 	IndexScanDesc event_scan;
 	Buffer		vmbuffer;
+	CheckedPage pages[CHECKED_PAGES];
 };
 
 /*
@@ -192,9 +202,11 @@ struct EventoLookup
 EventoLookup *
 evento_lookup_begin(Snapshot snapshot)
 {
+	static uint64 serials = 0;
 	EventoLookup *lookup = palloc0(sizeof(EventoLookup));
 
 	lookup->snapshot = snapshot;
+	lookup->serial = ++serials;
 	lookup->context = CurrentMemoryContext;
 	lookup->vmbuffer = InvalidBuffer;
 	return lookup;
@@ -244,7 +256,6 @@ open_streams(EventoLookup *lookup, EventoRel rel, Relation *index, IndexScanDesc
 	{
 		lookup->streams = table_open(evento_rel(EVENTO_REL_STREAMS), AccessShareLock);
 		lookup->stream_slot = table_slot_create(lookup->streams, NULL);
-		lookup->stream_blocks = RelationGetNumberOfBlocks(lookup->streams);
 	}
 	*index = index_open(evento_rel(rel), AccessShareLock);
 	*scan = evento_index_beginscan(lookup->streams, *index, lookup->snapshot, 1);
@@ -287,51 +298,6 @@ find_stream(EventoLookup *lookup, IndexScanDesc scan, ScanKey key)
 }
 
 /*
- * Where the row of a stream was when it was last looked up by number.  A hint
- * and no more: what is found there counts only if the snapshot sees it and it
- * has the number, which one row can at a time.
- */
-typedef struct StreamPlace
-{
-	int64		no;				/* 0: nothing */
-	ItemPointerData tid;
-} StreamPlace;
-
-#define STREAM_PLACES 32768
-
-static StreamPlace *stream_places = NULL;
-
-static StreamPlace *
-stream_place(int64 no)
-{
-	if (stream_places == NULL)
-		stream_places = MemoryContextAllocZero(TopMemoryContext,
-											   STREAM_PLACES * sizeof(StreamPlace));
-	return &stream_places[murmurhash32((uint32) no ^ (uint32) (no >> 32)) % STREAM_PLACES];
-}
-
-/* Tries the place where the row of a stream was; the row is then in the slot. */
-static bool
-find_stream_at(EventoLookup *lookup, const StreamPlace *place, int64 no)
-{
-	TupleTableSlot *slot = lookup->stream_slot;
-	bool		isnull;
-
-	/* The table cannot shrink while it is open here, but may have before. */
-	if (place->no != no ||
-		ItemPointerGetBlockNumber(&place->tid) >= lookup->stream_blocks)
-		return false;
-	if (table_tuple_fetch_row_version(lookup->streams, (ItemPointer) &place->tid,
-									  lookup->snapshot, slot))
-	{
-		if (DatumGetInt64(slot_getattr(slot, Anum_stream_no, &isnull)) == no)
-			return true;
-		ExecClearTuple(slot);
-	}
-	return false;
-}
-
-/*
  * Finds a stream by its name (len bytes, not terminated).  False, and stream
  * untouched, where there is none.
  */
@@ -363,27 +329,174 @@ bool
 evento_lookup_no(EventoLookup *lookup, int64 no, EventoStream *stream, text **name)
 {
 	MemoryContext caller = MemoryContextSwitchTo(lookup->context);
-	StreamPlace *place = stream_place(no);
+	ScanKeyData key;
 	bool		found;
 
 	open_streams(lookup, EVENTO_REL_STREAMS_PKEY, &lookup->no_index, &lookup->no_scan);
-	found = find_stream_at(lookup, place, no);
-	if (!found)
-	{
-		ScanKeyData key;
-
-		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(no));
-		found = find_stream(lookup, lookup->no_scan, &key);
-		if (found)
-		{
-			place->no = no;
-			place->tid = lookup->stream_slot->tts_tid;
-		}
-	}
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(no));
+	found = find_stream(lookup, lookup->no_scan, &key);
 	if (found)
 		take_stream(lookup, stream, name, caller);
 	MemoryContextSwitchTo(caller);
 	return found;
+}
+
+/* ---- streams that this session knows ---- */
+
+/*
+ * A row of _streams as it was looked up last.  For the same lookup it stands:
+ * that has one snapshot.  A later one, whose snapshot is a newer one, may use
+ * it as long as the page has the LSN that it had: then nothing has happened to
+ * the row, by whatever way, here or on a standby.  That is only noted of a row
+ * whose writer had committed, and that nobody was about to replace.
+ */
+typedef struct KnownStream
+{
+	EventoKnownStream stream;	/* no is 0 where there is nothing; name and category are one piece of memory */
+	uint64		lookup;			/* serial of the lookup that has found or checked it */
+	XLogRecPtr	lsn;			/* of the page; invalid: for later lookups it does not count */
+	BlockNumber block;
+	Buffer		buffer;			/* where the page was */
+} KnownStream;
+
+/* An entry is a cache line of most machines; a session that reads all has two MB of them. */
+#define KNOWN_WAYS 4
+#define KNOWN_SETS 8192
+
+typedef struct KnownSet
+{
+	KnownStream ways[KNOWN_WAYS];
+} KnownSet;
+
+static KnownSet *known_sets = NULL;
+
+static KnownSet *
+known_set(int64 no)
+{
+	if (unlikely(known_sets == NULL))
+		known_sets = MemoryContextAllocZero(TopMemoryContext, KNOWN_SETS * sizeof(KnownSet));
+	return &known_sets[murmurhash32((uint32) no ^ (uint32) (no >> 32)) % KNOWN_SETS];
+}
+
+/* The LSN that a page of _streams has now; invalid where it is no longer in that buffer. */
+static XLogRecPtr
+page_lsn(EventoLookup *lookup, BlockNumber block, Buffer buffer)
+{
+	CheckedPage *page = &lookup->pages[block % CHECKED_PAGES];
+
+	/* Many of its streams come by in one lookup. */
+	if (page->block != block || XLogRecPtrIsInvalid(page->lsn))
+	{
+		page->block = block;
+		page->lsn = InvalidXLogRecPtr;
+		if (ReadRecentBuffer(evento_rel_locator(lookup->streams), MAIN_FORKNUM, block, buffer))
+		{
+			page->lsn = BufferGetLSNAtomic(buffer);
+			ReleaseBuffer(buffer);
+		}
+	}
+	return page->lsn;
+}
+
+/* Whether what is known still holds for a snapshot that is newer. */
+static bool
+still_holds(EventoLookup *lookup, const KnownStream *known)
+{
+	return !XLogRecPtrIsInvalid(known->lsn) &&
+		page_lsn(lookup, known->block, known->buffer) == known->lsn;
+}
+
+/* Notes the row in the slot of a lookup, and empties the slot. */
+static void
+make_known(EventoLookup *lookup, KnownStream *known)
+{
+	TupleTableSlot *slot = lookup->stream_slot;
+	BufferHeapTupleTableSlot *heap_slot = (BufferHeapTupleTableSlot *) slot;
+	EventoStream row;
+	text	   *name;
+	char	   *dash;
+	int			len;
+	int			category_len;
+	XLogRecPtr	lsn = BufferGetLSNAtomic(heap_slot->buffer);
+	char	   *texts;
+	uint16		infomask;
+
+	/* A change sets the bits first, and the LSN then. */
+	pg_read_barrier();
+	infomask = ((volatile HeapTupleHeaderData *) heap_slot->base.tuple->t_data)->t_infomask;
+	known->stream.no = 0;
+	known->lsn = InvalidXLogRecPtr;
+	if ((infomask & HEAP_XMIN_COMMITTED) != 0 && (infomask & HEAP_XMAX_INVALID) != 0 &&
+		RelationNeedsWAL(lookup->streams))
+		known->lsn = lsn;
+	known->block = BufferGetBlockNumber(heap_slot->buffer);
+	known->buffer = heap_slot->buffer;
+
+	take_stream(lookup, &row, &name, lookup->context);
+	len = VARSIZE_ANY_EXHDR(name);
+	dash = memchr(VARDATA_ANY(name), '-', len);
+	category_len = dash == NULL ? len : dash - VARDATA_ANY(name);
+
+	if (known->stream.name != NULL)
+		pfree(known->stream.name);
+	known->stream.name = NULL;
+	texts = MemoryContextAlloc(TopMemoryContext,
+							   MAXALIGN(VARHDRSZ + len) + VARHDRSZ + category_len);
+	known->stream.name = (text *) texts;
+	SET_VARSIZE(known->stream.name, VARHDRSZ + len);
+	memcpy(VARDATA(known->stream.name), VARDATA_ANY(name), len);
+	known->stream.category = (text *) (texts + MAXALIGN(VARHDRSZ + len));
+	SET_VARSIZE(known->stream.category, VARHDRSZ + category_len);
+	memcpy(VARDATA(known->stream.category), VARDATA_ANY(name), category_len);
+	pfree(name);
+	known->stream.deleted_version = row.deleted_version;
+	known->lookup = lookup->serial;
+	known->stream.no = row.no;
+}
+
+/*
+ * What there is to know of a stream for readers; NULL where there is none.
+ * newest: the snapshot of the lookup is newer than every earlier one of this
+ * session.  What it gives is good until the next call.
+ */
+const EventoKnownStream *
+evento_lookup_known(EventoLookup *lookup, int64 no, bool newest)
+{
+	KnownSet   *set = known_set(no);
+	KnownStream *known = NULL;
+	MemoryContext caller;
+	ScanKeyData key;
+	bool		found;
+
+	for (int i = 0; i < KNOWN_WAYS && known == NULL; i++)
+	{
+		if (set->ways[i].stream.no == no)
+			known = &set->ways[i];
+	}
+	if (known != NULL && known->lookup == lookup->serial)
+		return &known->stream;
+
+	if (lookup->no_scan == NULL)
+		open_streams(lookup, EVENTO_REL_STREAMS_PKEY, &lookup->no_index, &lookup->no_scan);
+	if (known != NULL && newest && still_holds(lookup, known))
+	{
+		known->lookup = lookup->serial;
+		return &known->stream;
+	}
+
+	/* In its place, or in that of the one that was not wanted for the longest time. */
+	for (int i = 0; i < KNOWN_WAYS && (known == NULL || known->stream.no != no); i++)
+	{
+		if (known == NULL || set->ways[i].lookup < known->lookup)
+			known = &set->ways[i];
+	}
+	caller = MemoryContextSwitchTo(lookup->context);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(no));
+	found = find_stream(lookup, lookup->no_scan, &key);
+	if (found)
+		make_known(lookup, known);
+	MemoryContextSwitchTo(caller);
+	return found ? &known->stream : NULL;
 }
 
 /*

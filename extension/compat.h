@@ -34,6 +34,13 @@
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/* 16 calls where a relation's files are by another name. */
+#if PG_VERSION_NUM >= 160000
+#define evento_rel_locator(rel) ((rel)->rd_locator)
+#else
+#define evento_rel_locator(rel) ((rel)->rd_node)
+#endif
+
 /* The place of this process in the array of processes; below MaxBackends for sessions and workers. */
 #if PG_VERSION_NUM >= 170000
 #define evento_my_proc_number() ((int) MyProcNumber)

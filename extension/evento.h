@@ -154,6 +154,16 @@ extern EventoLookup *evento_lookup_begin(Snapshot snapshot);
 extern bool evento_lookup_name(EventoLookup *lookup, const char *name, int len, EventoStream *stream);
 extern bool evento_lookup_no(EventoLookup *lookup, int64 no, EventoStream *stream, text **name);
 extern int64 evento_lookup_head(EventoLookup *lookup, int64 no);
+
+/* What readers want to know of a stream; a session keeps it for many of them. */
+typedef struct EventoKnownStream
+{
+	int64		no;
+	int64		deleted_version;
+	text	   *name;
+	text	   *category;		/* what stands before the first - of the name */
+} EventoKnownStream;
+extern const EventoKnownStream *evento_lookup_known(EventoLookup *lookup, int64 no, bool newest);
 extern int64 evento_lookup_id(EventoLookup *lookup, int64 no, const pg_uuid_t *id, int window);
 extern void evento_lookup_end(EventoLookup *lookup);
 

@@ -29,7 +29,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/hsearch.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -83,16 +82,6 @@ typedef struct LogRead
 	bool		tell_scanned;	/* scan_all: how far it looked, in a column before */
 	LogFilter	filter;
 } LogRead;
-
-/* What is known of a stream while one call lasts. */
-typedef struct StreamEntry
-{
-	int64		no;				/* key */
-	text	   *name;			/* NULL: has no row, which cannot be */
-	text	   *category;
-	int64		deleted_version;
-	bool		wanted;			/* its category passes the filter */
-} StreamEntry;
 
 PG_FUNCTION_INFO_V1(evento_read_all);
 PG_FUNCTION_INFO_V1(evento_scan_all);
@@ -165,7 +154,7 @@ set_argument(FunctionCallInfo fcinfo, int n, const char *name)
 }
 
 static bool
-set_contains(TextSet *set, text *value)
+set_contains(const TextSet *set, text *value)
 {
 	return bsearch(&value, set->members, set->count, sizeof(text *), compare_texts) != NULL;
 }
@@ -346,30 +335,6 @@ push_log_snapshot(void)
 	return watermark;
 }
 
-/* What is known of the stream of an event; looked up once a call. */
-static StreamEntry *
-stream_entry(HTAB *streams, EventoLookup *lookup, int64 no, LogFilter *filter)
-{
-	bool		known;
-	StreamEntry *entry = hash_search(streams, &no, HASH_ENTER, &known);
-	EventoStream stream;
-
-	if (known)
-		return entry;
-
-	/* The entry is whole before anything can raise. */
-	entry->name = NULL;
-	entry->category = NULL;
-	entry->deleted_version = 0;
-	entry->wanted = false;
-	if (!evento_lookup_no(lookup, no, &stream, &entry->name))
-		elog(ERROR, "stream " INT64_FORMAT " of an event has no row", no);
-	entry->deleted_version = stream.deleted_version;
-	entry->category = category_of(entry->name);
-	entry->wanted = filter->categories == NULL || set_contains(filter->categories, entry->category);
-	return entry;
-}
-
 /*
  * Whether an event passes context and types.  scratch is for values that need
  * decompression, which long ones may.
@@ -405,7 +370,7 @@ event_bytes(TupleTableSlot *event)
 {
 	int64		bytes = 0;
 
-	/* Erased events have neither. */
+	/* That of an erased event is NULL too. */
 	if (!event->tts_isnull[Anum_event_data - 1])
 		bytes += toast_raw_datum_size(event->tts_values[Anum_event_data - 1]) - VARHDRSZ;
 	if (!event->tts_isnull[Anum_event_metadata - 1])
@@ -426,10 +391,6 @@ read_range(ReturnSetInfo *result, LogRead *read, int64 watermark)
 	TupleTableSlot *event = table_slot_create(heap, NULL);
 	IndexScanDesc scan = evento_index_beginscan(heap, index, GetActiveSnapshot(), 2);
 	EventoLookup *lookup = evento_lookup_begin(GetActiveSnapshot());
-	HASHCTL		control = {.keysize = sizeof(int64), .entrysize = sizeof(StreamEntry),
-	.hcxt = CurrentMemoryContext};
-	HTAB	   *streams = hash_create("evento streams of a read", 256, &control,
-									  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	MemoryContext per_event = AllocSetContextCreate(CurrentMemoryContext,
 													"evento event of a read",
 													ALLOCSET_SMALL_SIZES);
@@ -440,13 +401,16 @@ read_range(ReturnSetInfo *result, LogRead *read, int64 watermark)
 	int64		scanned = read->after;
 	bool		whole = false;
 
+	/* Unless the transaction keeps its snapshot, that of this read is its newest. */
+	bool		newest = !IsolationUsesXactSnapshot();
+
 	ScanKeyInit(&keys[0], 1, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(read->after));
 	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(watermark));
 	index_rescan(scan, keys, 2, NULL, 0);
 
 	while (given < read->max && looked < read->max_scan)
 	{
-		StreamEntry *stream = NULL;
+		const EventoKnownStream *stream = NULL;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!index_getnext_slot(scan, ForwardScanDirection, event))
@@ -463,10 +427,14 @@ read_range(ReturnSetInfo *result, LogRead *read, int64 watermark)
 
 			if (!event->tts_isnull[Anum_event_stream_no - 1])
 			{
-				stream = stream_entry(streams, lookup, event_bigint(event, Anum_event_stream_no),
-									  &read->filter);
-				wanted = stream->wanted &&
-					event_bigint(event, Anum_event_version) > stream->deleted_version;
+				int64		no = event_bigint(event, Anum_event_stream_no);
+
+				stream = evento_lookup_known(lookup, no, newest);
+				if (stream == NULL)
+					elog(ERROR, "stream " INT64_FORMAT " of an event has no row", no);
+				wanted = event_bigint(event, Anum_event_version) > stream->deleted_version &&
+					(read->filter.categories == NULL ||
+					 set_contains(read->filter.categories, stream->category));
 			}
 			if (wanted)
 			{
@@ -488,7 +456,6 @@ read_range(ReturnSetInfo *result, LogRead *read, int64 watermark)
 	}
 
 	evento_lookup_end(lookup);
-	hash_destroy(streams);
 	MemoryContextDelete(per_event);
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(event);

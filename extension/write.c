@@ -195,11 +195,21 @@ indexes_insert(IndexWriter *writer, Relation rel, TupleTableSlot **slots,
 
 	if (writer->estate != NULL)
 	{
+		Oid			user;
+		int			context;
+
+		/*
+		 * Expressions are of the owner's making and run as the owner, as when
+		 * the index is built.  An error ends the transaction, and this with it.
+		 */
+		GetUserIdAndSecContext(&user, &context);
+		SetUserIdAndSecContext(rel->rd_rel->relowner, context | SECURITY_RESTRICTED_OPERATION);
 		for (int i = 0; i < n; i++)
 		{
 			evento_insert_index_tuples(writer->rri, slots[i], writer->estate);
 			ResetPerTupleExprContext(writer->estate);
 		}
+		SetUserIdAndSecContext(user, context);
 		return;
 	}
 
