@@ -49,7 +49,7 @@ evento_consumer_check(PG_FUNCTION_ARGS)
 	text	   *name = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
 	int			len;
 
-	evento_check_write(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	evento_check_write(PG_ARGISNULL(1) ? "_consumer_check" : text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	if (name == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
