@@ -4,6 +4,16 @@
 \echo Use "ALTER EXTENSION evento UPDATE" to load this file. \quit
 
 -- ---------------------------------------------------------------------------
+-- Locks, in the order in which a reader of a view takes them: the views, and
+-- then what lies under them.  The other way round, an update under load would end in
+-- a deadlock.  (RESET changes nothing; LOCK TABLE would lock a view's tables with it.)
+-- ---------------------------------------------------------------------------
+
+ALTER VIEW events RESET (security_barrier);
+ALTER VIEW streams RESET (security_barrier);
+LOCK TABLE ONLY _bundles, ONLY _handlers, ONLY _events IN ACCESS EXCLUSIVE MODE;
+
+-- ---------------------------------------------------------------------------
 -- The log
 -- ---------------------------------------------------------------------------
 
@@ -1364,6 +1374,13 @@ GRANT USAGE ON TYPE finding TO evento_reader;
 GRANT SELECT ON stats TO evento_reader;
 GRANT EXECUTE ON FUNCTION _stats(), _library(), doctor() TO evento_reader;
 GRANT EXECUTE ON FUNCTION jump_positions(text) TO evento_admin;
+
+-- ---------------------------------------------------------------------------
+-- The cluster: proxies, the instances they hold, what these handle
+-- ---------------------------------------------------------------------------
+
+-- A parallel restore loads the rows of an extension's tables in any order.
+ALTER TABLE _handlers DROP CONSTRAINT _handlers_bundle_bundle_version_fkey;
 
 -- ---------------------------------------------------------------------------
 -- Privileges: nothing for PUBLIC

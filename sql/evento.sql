@@ -1663,8 +1663,8 @@ CREATE TABLE _handlers (
   handler_line          integer,
   executor              text,
   invoked_commands      jsonb NOT NULL,
-  invoked_queries       jsonb NOT NULL,
-  FOREIGN KEY (bundle, bundle_version) REFERENCES _bundles ON DELETE CASCADE
+  invoked_queries       jsonb NOT NULL
+  -- No foreign key to _bundles: a parallel restore loads the rows of an extension's tables in any order.
 );
 CREATE INDEX _handlers_bundle ON _handlers (bundle, bundle_version);
 COMMENT ON TABLE _handlers IS 'Handlers of each version of a bundle, as it described them.';

@@ -6,6 +6,7 @@ use warnings;
 
 use Evento::Cluster;
 use Evento::Contents;
+use Evento::Ledger;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -18,6 +19,9 @@ $other->start;
 
 # Who adds a table decides whether a dump carries it.
 is_deeply([ Evento::Contents::not_dumped($node, 'postgres') ], \@Evento::Contents::not_dumped, 'a dump leaves out what belongs to the running server alone');
+
+is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_constraint k JOIN pg_extension e ON k.conrelid = ANY (e.extconfig) AND e.extname = 'evento' WHERE k.contype = 'f'}),
+	'0', 'no table that is dumped has a foreign key: a parallel restore would load them in any order');
 
 my %dump = (
 	plain => [ '-Fp' ],
@@ -106,6 +110,41 @@ $node->command_ok(restore($node, 'postgres', 'clean', '--clean', '--if-exists'),
 my $next = is_restored($node, 'postgres', '--clean');
 cmp_ok($next, '>', $seen, '--clean: no position that readers have seen is given again');
 is($node->safe_psql('postgres', 'SELECT reason FROM evento._jumps'), 'rows that were loaded: a restore', '--clean: what is on record says so');
+
+# ---- dumps that are taken while writers run ----
+
+$node->safe_psql('postgres', 'CREATE DATABASE busy TEMPLATE template0');
+$node->safe_psql('busy', 'CREATE EXTENSION evento');
+my $ledger = Evento::Ledger->new($node, db => 'busy');
+$ledger->write(clients => 6, streams => 15, batch => 1, positions => 1);
+$ledger->read($node, $_) for qw(read_all view);
+for my $format (qw(custom directory))
+{
+	my $what = "$format, dumped under load";
+	$ledger->acknowledged(200);
+	my $before = $ledger->now;
+	$node->command_ok([ 'pg_dump', @{ $dump{$format} }, '-f', "$base/dump_busy_$format", $node->connstr('busy') ], $what);
+	my $after = $ledger->now;
+	$ledger->acknowledged(50);
+	new_database($node, "busy_$format");
+	$node->command_ok([ 'pg_restore', '-e', ($format eq 'directory' ? ('-j', '3') : ()), '-d', $node->connstr("busy_$format"), "$base/dump_busy_$format" ], "$what: restored beside it");
+	my ($well, $n, $text) = $ledger->check($node, db => "busy_$format", lossy_after => $before, absent_after => $after);
+	ok($well, "$what: it has what was acknowledged before, nothing torn, versions dense") or diag($text);
+	my $told = $node->safe_psql('busy', 'SELECT evento.watermark()');
+	my $first = $node->safe_psql("busy_$format", q{SELECT evento.append('new', 'After', '1') AS v \gset
+SELECT first FROM evento.last_append()});
+	cmp_ok($first, '>', $told, "$what: positions go on behind what readers of the original have seen");
+	my $own = Evento::Ledger->new($node, db => "busy_$format", name => "_$format");
+	$own->write(clients => 3, streams => 5);
+	$own->read($node, 'read_all');
+	$own->acknowledged(50);
+	ok($own->stop_writers, "$what: writers go on");
+	$node->settle("busy_$format");
+	ok($own->stop_readers, "$what: and readers");
+	$node->log_is_sound($what, "busy_$format");
+}
+$ledger->survived('the original of these dumps', lossless => 1);
+is($node->safe_psql('busy', 'SELECT count(*) FROM evento._jumps'), '0', 'it has not jumped');
 
 $other->stop;
 $node->stop;
