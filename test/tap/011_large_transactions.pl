@@ -29,7 +29,7 @@ sub pause_module
 	return "$built/evento_pause";
 }
 
-my $events = $ENV{EVENTO_LONG} ? 2_000_000 : 200_000;
+my $events = $ENV{EVENTO_LONG} ? 1_000_000 : 100_000;
 my $node = Evento::Cluster->started('primary', preload => 'evento,' . pause_module(), conf => "shared_buffers = 16MB\nautovacuum = off\nevento.max_transaction_size = 16GB\n");
 $node->safe_psql('postgres', q{SELECT evento.append('kept-1', 'T', '1')});
 
