@@ -3,13 +3,19 @@
  *	  Writes events as fast as a server takes them, and prints how many a second
  *	  were committed.
  *
- * load append CONNINFO SECONDS CLIENTS BATCH STREAMS TABLE
- * load append-ids ...	the same, each event with an id of the client's
- * load copy ...		COPY of the same rows into TABLE, a transaction a batch
- * load fill ...		one event into each stream, in order; SECONDS is not used
+ * load MODE CONNINFO LIMIT CLIENTS BATCH STREAMS TABLE
  *
- * Streams are order-1 to order-STREAMS, chosen at random.  An append whose
- * stream was busy (55P03) goes into the next batch again.
+ * MODE		append: append_batch
+ *			append-ids: the same, each event with an id of the client's
+ *			copy: COPY of the same rows into TABLE, a transaction a batch
+ *			fill: one event into each stream, in order; LIMIT is not used
+ *			young: append_batch into streams that end after EVENTS_A_STREAM
+ *			events, while new ones begin; STREAMS live at a time
+ * LIMIT	seconds, as in 4; or events, as in 1000000e
+ *
+ * Streams are order-1 to order-STREAMS, chosen at random (young: numbers go on
+ * where the log's stand).  An append whose stream was busy (55P03) goes into
+ * the next batch again.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -24,6 +30,7 @@
 #include "../../include/packed.h"
 
 #define DATA_LENGTH		300
+#define EVENTS_A_STREAM	100
 #define MAX_BATCH		1000
 #define ROW_LENGTH		1024	/* more than a packed item or a row of COPY takes */
 #define MAX_CLIENTS		64
@@ -34,7 +41,8 @@ typedef enum Mode
 	MODE_APPEND,
 	MODE_APPEND_IDS,
 	MODE_COPY,
-	MODE_FILL
+	MODE_FILL,
+	MODE_YOUNG
 } Mode;
 
 /* What all clients share; set before they start, the atomics besides. */
@@ -43,13 +51,15 @@ static struct
 	Mode		mode;
 	const char *conninfo;
 	const char *table;
-	double		seconds;
+	double		seconds;		/* 0: events is the limit */
+	int64_t		events;
 	int			batch;
 	int			streams;
 	int64_t    *stream_no;		/* of each stream, for COPY */
 	int64_t    *version;		/* of each stream's last row, for COPY; atomic */
 	int64_t		position;		/* last position, for COPY; atomic */
-	int			next_fill;		/* next stream to fill; atomic */
+	int64_t		chosen;			/* how many streams were chosen; atomic */
+	int			oldest;			/* first stream that is young when it begins */
 	pthread_barrier_t begin;
 }			load;
 
@@ -279,14 +289,16 @@ choose_streams(Client *client)
 	{
 		int			stream;
 
+		int64_t		chosen = __atomic_fetch_add(&load.chosen, 1, __ATOMIC_RELAXED);
+
+		if (load.events > 0 && chosen >= load.events)
+			break;
 		if (load.mode == MODE_FILL)
-		{
-			stream = __atomic_fetch_add(&load.next_fill, 1, __ATOMIC_RELAXED);
-			if (stream >= load.streams)
-				break;
-		}
+			stream = (int) chosen;
 		else
 			stream = (int) (next_random(client) % (uint64_t) load.streams);
+		if (load.mode == MODE_YOUNG)
+			stream += load.oldest + (int) (chosen / EVENTS_A_STREAM);
 		client->pending[client->n_pending++] = stream;
 	}
 	return client->n_pending > 0;
@@ -311,7 +323,7 @@ client_main(void *arg)
 
 	pthread_barrier_wait(&load.begin);
 	start = now();
-	while ((load.mode == MODE_FILL || now() - start < load.seconds) && choose_streams(client))
+	while ((load.events > 0 || now() - start < load.seconds) && choose_streams(client))
 	{
 		if (load.mode == MODE_COPY)
 			copy_batch(client, statement);
@@ -357,10 +369,27 @@ read_streams(PGconn *conn)
 	PQclear(result);
 }
 
+/* Where young streams go on: behind the newest, but for those that still live. */
+static void
+find_oldest(PGconn *conn)
+{
+	PGresult   *result = PQexec(conn, "SELECT count(*) FROM evento._streams");
+
+	if (PQresultStatus(result) != PGRES_TUPLES_OK)
+		fail("streams", conn);
+	load.oldest = atoi(PQgetvalue(result, 0, 0));
+	load.oldest = load.oldest > load.streams ? load.oldest - load.streams : 0;
+	PQclear(result);
+}
+
 int
 main(int argc, char **argv)
 {
-	static const char *const modes[] = {"append", "append-ids", "copy", "fill"};
+	static const char *const modes[] = {"append", "append-ids", "copy", "fill", "young"};
+	enum
+	{
+		N_MODES = sizeof(modes) / sizeof(modes[0])
+	};
 	static Client clients[MAX_CLIENTS];
 	int			n_clients;
 	int64_t		committed = 0;
@@ -369,18 +398,23 @@ main(int argc, char **argv)
 
 	if (argc != 8)
 	{
-		fprintf(stderr, "usage: load append|append-ids|copy|fill CONNINFO SECONDS CLIENTS BATCH STREAMS TABLE\n");
+		fprintf(stderr, "usage: load append|append-ids|copy|fill|young CONNINFO SECONDS|EVENTSe CLIENTS BATCH STREAMS TABLE\n");
 		return 2;
 	}
-	while ((int) load.mode < 4 && strcmp(argv[1], modes[load.mode]) != 0)
+	while ((int) load.mode < N_MODES && strcmp(argv[1], modes[load.mode]) != 0)
 		load.mode++;
 	load.conninfo = argv[2];
-	load.seconds = atof(argv[3]);
+	if (argv[3][0] != '\0' && argv[3][strlen(argv[3]) - 1] == 'e')
+		load.events = strtoll(argv[3], NULL, 10);
+	else
+		load.seconds = strtod(argv[3], NULL);
 	n_clients = atoi(argv[4]);
 	load.batch = atoi(argv[5]);
 	load.streams = atoi(argv[6]);
 	load.table = argv[7];
-	if ((int) load.mode > 3 || n_clients < 1 || n_clients > MAX_CLIENTS || load.batch < 1 || load.batch > MAX_BATCH || load.streams < 1)
+	if (load.mode == MODE_FILL)
+		load.events = load.streams;
+	if ((int) load.mode >= N_MODES || n_clients < 1 || n_clients > MAX_CLIENTS || load.batch < 1 || load.batch > MAX_BATCH || load.streams < 1)
 	{
 		fprintf(stderr, "load: an argument is out of bounds\n");
 		return 2;
@@ -397,6 +431,8 @@ main(int argc, char **argv)
 	}
 	if (load.mode == MODE_COPY)
 		read_streams(clients[0].conn);
+	if (load.mode == MODE_YOUNG)
+		find_oldest(clients[0].conn);
 	for (int i = 0; i < n_clients; i++)
 	{
 		if (pthread_create(&clients[i].thread, NULL, client_main, &clients[i]) != 0)
