@@ -28,7 +28,7 @@ on_notice(void *arg, const PGresult *result)
 static PGconn *
 connect_once(Session *session)
 {
-	static const char *const keys[] = {"dbname", "connect_timeout", "fallback_application_name", NULL};
+	static const char *const keys[] = {"dbname", "connect_timeout", "application_name", NULL};
 	const char *const values[] = {session->conninfo, "5", "evento-ledger", NULL};
 	PGconn	   *conn = PQconnectdbParams(keys, values, 1);
 
