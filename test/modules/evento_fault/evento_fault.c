@@ -20,7 +20,10 @@ evento_fault_uninitialised(PG_FUNCTION_ARGS)
 {
 	volatile int *memory = palloc(64 * sizeof(int));
 
-	PG_RETURN_BOOL(memory[7] > memory[11]);
+	/* What counts is a branch: copies of such memory are no error. */
+	if (memory[7] > memory[11])
+		elog(DEBUG1, "memory that nobody has written made us come here");
+	PG_RETURN_BOOL(true);
 }
 
 /* Reads memory that was given back. */
