@@ -416,6 +416,7 @@ CREATE OPERATOR CLASS _key_ops FOR TYPE text USING gin AS
   FUNCTION 3 _key_extract_query(text, internal, smallint, internal, internal, internal, internal),
   FUNCTION 4 _key_consistent(internal, smallint, text, integer, internal, internal, internal, internal),
   STORAGE bytea;
+COMMENT ON OPERATOR FAMILY _key_ops USING gin IS 'The operator class of the same name.';
 COMMENT ON OPERATOR CLASS _key_ops USING gin IS 'Equality of texts of any length: a long one stands in the index by its beginning and a hash.';
 
 CREATE FUNCTION _index_plan(INOUT what text, OUT index_name text, OUT statement text)

@@ -22,8 +22,10 @@ SELECT results_eq($$
   ('consumer_fetch(name text, max bigint DEFAULT 1000) SETOF evento.scanned_event'),
   ('consumer_release(name text, epoch bigint) boolean'),
   ('consumer_reset(name text, "position" bigint) bigint'),
+  ('create_index(IN what text)'),
   ('delete_stream(stream text, expected bigint DEFAULT NULL::bigint) bigint'),
   ('doctor() SETOF evento.finding'),
+  ('drop_index(IN what text)'),
   ('drop_snapshots(stream text) boolean'),
   ('erase_stream(stream text, reason text) bigint'),
   ('jump_positions(reason text DEFAULT ''asked for by the administrator''::text, OUT last_position bigint, OUT next_position bigint) record'),
@@ -35,10 +37,11 @@ SELECT results_eq($$
   ('scan_all(after bigint DEFAULT 0, max bigint DEFAULT 1000, context text DEFAULT ''*''::text, types text[] DEFAULT NULL::text[], categories text[] DEFAULT NULL::text[], max_scan bigint DEFAULT 100000, max_bytes bigint DEFAULT NULL::bigint) SETOF evento.scanned_event'),
   ('set_stream_metadata(stream text, metadata json, expected_revision bigint DEFAULT NULL::bigint) bigint'),
   ('stream_metadata(stream text) json'),
+  ('text(data json, VARIADIC path text[]) text'),
   ('tombstone_stream(stream text, expected bigint DEFAULT NULL::bigint) bigint'),
   ('wait(IN after bigint, IN timeout interval DEFAULT ''00:00:30''::interval, INOUT watermark bigint DEFAULT NULL::bigint)'),
   ('watermark() bigint')$$, 'functions and procedures');
-SELECT views_are('evento', ARRAY['appending', 'bundles', 'consumers', 'erasures', 'events', 'handlers', 'payloads', 'proxies', 'stats', 'streams']);
+SELECT views_are('evento', ARRAY['appending', 'bundles', 'consumers', 'erasures', 'events', 'handlers', 'indexes', 'payloads', 'proxies', 'stats', 'streams']);
 SELECT columns_are('evento', 'events', ARRAY['position', 'stream', 'version', 'id', 'type', 'context', 'kind', 'data', 'metadata', 'class', 'timestamp', 'recorded_at', 'force_telemetry', 'category']);
 SELECT columns_are('evento', 'streams', ARRAY['stream', 'category', 'version', 'first_recorded_at', 'last_recorded_at', 'deleted_at', 'tombstone', 'metadata', 'metadata_revision']);
 SELECT columns_are('evento', 'appending', ARRAY['pid', 'first_position', 'transaction_age', 'user', 'application_name', 'state', 'wait_event_type', 'wait_event', 'query']);
@@ -92,7 +95,7 @@ SELECT is_member_of('evento_proxy', ARRAY['evento_admin']);
 -- ---- what a dump takes along ----
 
 SELECT results_eq($$SELECT unnest(extconfig)::regclass::text COLLATE "C" FROM pg_extension WHERE extname = 'evento' ORDER BY 1$$,
-  $$VALUES ('evento._bundles' COLLATE "C"), ('evento._checkpoints'), ('evento._classes'), ('evento._consumers'), ('evento._erasures'), ('evento._events'), ('evento._handlers'), ('evento._identity'), ('evento._jumps'), ('evento._payloads'), ('evento._positions'), ('evento._snapshots'), ('evento._stream_metadata'), ('evento._streams')$$,
+  $$VALUES ('evento._bundles' COLLATE "C"), ('evento._checkpoints'), ('evento._classes'), ('evento._consumers'), ('evento._erasures'), ('evento._events'), ('evento._handlers'), ('evento._identity'), ('evento._indexes'), ('evento._jumps'), ('evento._payloads'), ('evento._positions'), ('evento._snapshots'), ('evento._stream_metadata'), ('evento._streams')$$,
   'the log and the catalogue are dumped, the secret, leases and the watermark are not');
 SELECT is((SELECT seqincrement || ' ' || seqmin || ' ' || seqcycle FROM pg_sequence WHERE seqrelid = 'evento._positions'::regclass), '1024 1 false', 'positions are reserved 1024 at a time');
 SELECT is((SELECT tgenabled FROM pg_trigger WHERE tgrelid = 'evento._events'::regclass AND tgname = '_events_loaded'), 'A', 'rows of a restore are noticed always');
