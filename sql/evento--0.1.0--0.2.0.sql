@@ -195,6 +195,7 @@ CREATE OPERATOR CLASS _key_ops FOR TYPE text USING gin AS
   STORAGE bytea;
 COMMENT ON OPERATOR FAMILY _key_ops USING gin IS 'The operator class of the same name.';
 COMMENT ON OPERATOR CLASS _key_ops USING gin IS 'Equality of texts of any length: a long one stands in the index by its beginning and a hash.';
+COMMENT ON OPERATOR FAMILY _key_ops USING gin IS 'The operator class _key_ops alone.';
 
 CREATE FUNCTION _index_plan(INOUT what text, OUT index_name text, OUT statement text)
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'evento_index_plan';
@@ -772,7 +773,8 @@ COMMENT ON FUNCTION _import_end(text, bigint) IS 'Ends an import: the source has
 -- ---- the Java server of the Evento Framework ----
 
 CREATE FUNCTION _import_payload(object text, object_class text, OUT class text, OUT content json)
-  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+  SET search_path = pg_catalog, evento, pg_temp AS $$
 DECLARE
   name text := pg_catalog.substr(object_class, 7);
   inner_text text;
@@ -797,7 +799,8 @@ COMMENT ON FUNCTION _import_payload(text, text) IS 'A serialized object of the E
 
 CREATE FUNCTION _import_message("position" bigint, context text, stream text, type text, message json, recorded_at timestamptz, deleted_at timestamptz)
   RETURNS _imported_event
-  LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+  LANGUAGE plpgsql STABLE PARALLEL SAFE
+  SET search_path = pg_catalog, evento, pg_temp AS $$
 DECLARE
   e evento._imported_event;
 BEGIN
@@ -821,7 +824,8 @@ $$;
 COMMENT ON FUNCTION _import_message(bigint, text, text, text, json, timestamptz, timestamptz) IS 'A row of es__events as an event of the log.';
 
 CREATE FUNCTION _import_state(stream text, "position" bigint, state json, taken_at timestamptz) RETURNS _imported_snapshot
-  LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+  LANGUAGE plpgsql STABLE PARALLEL SAFE
+  SET search_path = pg_catalog, evento, pg_temp AS $$
 DECLARE
   s evento._imported_snapshot;
 BEGIN

@@ -33,7 +33,7 @@ INSERT INTO objects (kind, name, lowest, statement) VALUES
   ('function', 'read_stream', 'reader', $$SELECT * FROM evento.read_stream('p-1')$$), ('function', 'read_all', 'reader', NULL), ('function', 'scan_all', 'reader', NULL),
   ('function', 'load_stream', 'reader', $$SELECT * FROM evento.load_stream('p-1')$$), ('function', 'delete_stream', 'admin', $$SELECT evento.delete_stream('p-1')$$),
   ('function', 'save_snapshot', 'writer', $$SELECT evento.save_snapshot('p-1', 1, '1')$$), ('function', 'drop_snapshots', 'writer', $$SELECT evento.drop_snapshots('p-1')$$),
-  ('function', '_appending', 'reader', NULL),
+  ('function', '_appending', 'reader', NULL), ('function', '_watermark_seen', 'reader', NULL),
   -- consumers
   ('relation', 'consumers', 'reader', NULL),
   ('function', 'consumer_claim', 'writer', $$SELECT * FROM evento.consumer_claim('p', '1 s', types => '{T}')$$), ('function', 'consumer_fetch', 'reader', $$SELECT * FROM evento.consumer_fetch('c')$$),
@@ -54,11 +54,15 @@ INSERT INTO objects (kind, name, lowest, statement, expected) VALUES
   ('function', 'set_stream_metadata', 'writer', NULL, false), ('function', 'stream_metadata', 'reader', $$SELECT evento.stream_metadata('p-1')$$, false), ('relation', 'erasures', 'admin', NULL, false),
   -- indexes and keys
   ('function', 'create_index', 'admin', NULL, false), ('function', 'drop_index', 'admin', NULL, false), ('relation', 'indexes', 'reader', NULL, false),
-  ('function', 'text', 'reader', $$SELECT evento.text('{"a": 1}', 'a')$$, false),
+  ('function', 'text', 'reader', $$SELECT evento.text('{"a": 1}', 'a')$$, false), ('function', '_index_plan', 'reader', NULL, false),
   -- statistics and diagnosis
-  ('relation', 'stats', 'reader', NULL, false), ('function', 'doctor', 'reader', NULL, false), ('function', 'jump_positions', 'admin', NULL, false),
+  ('relation', 'stats', 'reader', NULL, false), ('function', 'doctor', 'reader', NULL, false), ('type', 'finding', 'reader', NULL, false), ('function', '_stats', 'reader', NULL, false), ('function', '_library', 'reader', NULL, false), ('function', 'jump_positions', 'admin', NULL, false),
   -- import
-  ('function', 'import_evento', 'admin', NULL, false), ('function', 'import_message_db', 'admin', NULL, false), ('relation', 'imports', 'admin', NULL, false);
+  ('function', 'import_evento', 'admin', NULL, false), ('function', 'import_message_db', 'admin', NULL, false), ('relation', 'imports', 'reader', NULL, false),
+  ('type', '_imported_event', 'admin', NULL, false), ('type', '_imported_snapshot', 'admin', NULL, false),
+  ('function', '_import_begin', 'admin', NULL, false), ('function', '_import_events', 'admin', NULL, false), ('function', '_import_snapshots', 'admin', NULL, false), ('function', '_import_end', 'admin', NULL, false),
+  ('function', '_import_payload', 'admin', NULL, false), ('function', '_import_message', 'admin', NULL, false), ('function', '_import_state', 'admin', NULL, false), ('function', '_import_source', 'admin', NULL, false),
+  ('function', '_import_time', 'admin', NULL, false), ('function', '_import_name', 'admin', NULL, false);
 
 SELECT evento.append('p-1', 'T', '1') \gset
 CREATE TEMP TABLE batch AS SELECT pg_temp.batch(pg_temp.item('p-2', ARRAY[pg_temp.event('T', '1')])) AS b;
@@ -67,13 +71,13 @@ GRANT SELECT ON batch, held TO PUBLIC;
 CALL evento.wait(NULL) \gset
 
 -- Everything in the schema that a role could use: functions, relations, types that are not a relation's or an array.
--- (A plain NULL would let the planner leave out the call of a STRICT function.)
+-- (Nobody can call what takes internal. A plain NULL would let the planner leave out the call of a STRICT function.)
 CREATE TEMP VIEW present AS
 SELECT 'function' AS kind, p.proname::text AS name, p.oid::regprocedure::text AS what,
        format(CASE p.prokind WHEN 'p' THEN 'CALL evento.%I(%s)' ELSE 'SELECT evento.%I(%s)' END, p.proname,
               (SELECT string_agg(format(CASE p.prokind WHEN 'p' THEN 'NULL::%s' ELSE '(SELECT NULL::%s)' END, format_type(t, NULL)), ', ' ORDER BY i)
                  FROM unnest(CASE WHEN p.prokind = 'p' THEN COALESCE(p.proallargtypes, p.proargtypes::oid[]) ELSE p.proargtypes::oid[] END) WITH ORDINALITY AS u (t, i))) AS use
-  FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace
+  FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND 'internal'::regtype <> ALL (p.proargtypes::oid[])
 UNION ALL
 SELECT 'relation', c.relname::text, c.oid::regclass::text, format('SELECT * FROM evento.%I', c.relname)
   FROM pg_class c WHERE c.relnamespace = 'evento'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
@@ -158,8 +162,9 @@ SELECT is_empty($$
   UNION ALL SELECT c.oid::regclass::text, a.grantee::regrole FROM pg_class c, aclexplode(c.relacl) a WHERE c.relnamespace = 'evento'::regnamespace AND a.grantee <> c.relowner AND (a.is_grantable OR a.grantee::regrole::text NOT IN ('evento_reader', 'evento_writer', 'evento_proxy', 'evento_admin'))$$, 'nobody but the four roles has anything, or can hand it on');
 SELECT is_empty($$SELECT roleid::regrole FROM pg_auth_members WHERE member::regrole::text IN ('evento_reader', 'evento_writer', 'evento_proxy', 'evento_admin') AND roleid::regrole::text NOT IN ('evento_reader', 'evento_writer', 'evento_proxy')$$, 'which are in no other');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.prosecdef AND NOT ('search_path=pg_catalog, evento, pg_temp' = ANY (COALESCE(p.proconfig, '{}')))$$, 'SECURITY DEFINER functions pin search_path, to exactly this');
+-- (Imports commit as they go, which no procedure may that pins a setting, and find what is imported as their caller would; they have the caller's rights alone.)
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'evento'::regnamespace AND l.lanname NOT IN ('c', 'internal') AND p.prosqlbody IS NULL
-  AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c = 'search_path=pg_catalog, evento, pg_temp')$$, 'as do all whose text is parsed when they are called');
+  AND p.proname !~ '^(import_.*|_import_source)$' AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c ~ '^search_path=pg_catalog,(.*,)? pg_temp$')$$, 'as do all whose text is parsed when they are called');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'evento'::regnamespace AND l.lanname = 'c' AND p.prosecdef$$, 'C functions do what they may by themselves');
 SELECT is_empty($$SELECT l.lanname, p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'evento'::regnamespace AND l.lanname NOT IN ('c', 'sql', 'plpgsql')$$, 'no other language is asked for');
 SELECT is_empty($$SELECT p.kind, p.what FROM present p WHERE CASE p.kind
@@ -200,7 +205,7 @@ BEGIN
     EXECUTE format('CREATE TEMP TABLE %I (trapped boolean)', f.relname);
     EXECUTE format('GRANT ALL ON trap.%I, pg_temp.%1$I TO PUBLIC', f.relname);
   END LOOP;
-  FOR f IN SELECT p.proname, p.proargtypes FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.prokind = 'f' AND p.prorettype <> 'trigger'::regtype LOOP
+  FOR f IN SELECT p.proname, p.proargtypes FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.prokind = 'f' AND p.prorettype <> 'trigger'::regtype AND 'internal'::regtype <> ALL (p.proargtypes::oid[]) LOOP
     EXECUTE format($f$CREATE FUNCTION trap.%I(%s) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'trapped' USING ERRCODE = 'TRAP1'; END $$$f$, f.proname,
                    (SELECT string_agg(format_type(t, NULL), ', ' ORDER BY i) FROM unnest(f.proargtypes) WITH ORDINALITY AS u (t, i)));
   END LOOP;

@@ -28,6 +28,8 @@ SELECT results_eq($$
   ('drop_index(IN what text)'),
   ('drop_snapshots(stream text) boolean'),
   ('erase_stream(stream text, reason text) bigint'),
+  ('import_evento(IN events text DEFAULT ''public.es__events''::text, IN snapshots text DEFAULT ''public.es__snapshot''::text, IN batch integer DEFAULT 10000, INOUT imported bigint DEFAULT NULL::bigint)'),
+  ('import_message_db(IN messages text DEFAULT ''message_store.messages''::text, IN batch integer DEFAULT 10000, INOUT imported bigint DEFAULT NULL::bigint)'),
   ('jump_positions(reason text DEFAULT ''asked for by the administrator''::text, OUT last_position bigint, OUT next_position bigint) record'),
   ('last_append(OUT first bigint, OUT last bigint) record'),
   ('load_stream(stream text, id uuid DEFAULT NULL::uuid, snapshot boolean DEFAULT true) SETOF evento.stream_part'),
@@ -41,7 +43,7 @@ SELECT results_eq($$
   ('tombstone_stream(stream text, expected bigint DEFAULT NULL::bigint) bigint'),
   ('wait(IN after bigint, IN timeout interval DEFAULT ''00:00:30''::interval, INOUT watermark bigint DEFAULT NULL::bigint)'),
   ('watermark() bigint')$$, 'functions and procedures');
-SELECT views_are('evento', ARRAY['appending', 'bundles', 'consumers', 'erasures', 'events', 'handlers', 'indexes', 'payloads', 'proxies', 'stats', 'streams']);
+SELECT views_are('evento', ARRAY['appending', 'bundles', 'consumers', 'erasures', 'events', 'handlers', 'imports', 'indexes', 'payloads', 'proxies', 'stats', 'streams']);
 SELECT columns_are('evento', 'events', ARRAY['position', 'stream', 'version', 'id', 'type', 'context', 'kind', 'data', 'metadata', 'class', 'timestamp', 'recorded_at', 'force_telemetry', 'category']);
 SELECT columns_are('evento', 'streams', ARRAY['stream', 'category', 'version', 'first_recorded_at', 'last_recorded_at', 'deleted_at', 'tombstone', 'metadata', 'metadata_revision']);
 SELECT columns_are('evento', 'appending', ARRAY['pid', 'first_position', 'transaction_age', 'user', 'application_name', 'state', 'wait_event_type', 'wait_event', 'query']);
@@ -54,7 +56,7 @@ SELECT is_empty($$SELECT indexrelid::regclass FROM pg_index WHERE indrelid = 'ev
 -- ---- what it may do to queries ----
 
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.proparallel = 's' AND p.provolatile = 'v'$$, 'nothing that writes may run in parallel');
-SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'evento'::regnamespace AND l.lanname <> 'c' AND p.proname NOT LIKE '\_%' AND p.proname NOT LIKE 'consumer\_%' AND p.proname <> 'doctor'$$, 'what users call of the log is C, but what diagnoses');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'evento'::regnamespace AND l.lanname <> 'c' AND p.proname NOT LIKE '\_%' AND p.proname NOT LIKE 'consumer\_%' AND p.proname NOT LIKE 'import\_%' AND p.proname <> 'doctor'$$, 'what users call of the log is C, but what diagnoses');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.prosecdef AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search\_path=pg\_catalog, evento, pg\_temp')$$, 'SECURITY DEFINER functions pin search_path');
 
 -- ---- comments ----
@@ -95,7 +97,7 @@ SELECT is_member_of('evento_proxy', ARRAY['evento_admin']);
 -- ---- what a dump takes along ----
 
 SELECT results_eq($$SELECT unnest(extconfig)::regclass::text COLLATE "C" FROM pg_extension WHERE extname = 'evento' ORDER BY 1$$,
-  $$VALUES ('evento._bundles' COLLATE "C"), ('evento._checkpoints'), ('evento._classes'), ('evento._consumers'), ('evento._erasures'), ('evento._events'), ('evento._handlers'), ('evento._identity'), ('evento._indexes'), ('evento._jumps'), ('evento._payloads'), ('evento._positions'), ('evento._snapshots'), ('evento._stream_metadata'), ('evento._streams')$$,
+  $$VALUES ('evento._bundles' COLLATE "C"), ('evento._checkpoints'), ('evento._classes'), ('evento._consumers'), ('evento._erasures'), ('evento._events'), ('evento._handlers'), ('evento._identity'), ('evento._imports'), ('evento._indexes'), ('evento._jumps'), ('evento._payloads'), ('evento._positions'), ('evento._snapshots'), ('evento._stream_metadata'), ('evento._streams')$$,
   'the log and the catalogue are dumped, the secret, leases and the watermark are not');
 SELECT is((SELECT seqincrement || ' ' || seqmin || ' ' || seqcycle FROM pg_sequence WHERE seqrelid = 'evento._positions'::regclass), '1024 1 false', 'positions are reserved 1024 at a time');
 SELECT is((SELECT tgenabled FROM pg_trigger WHERE tgrelid = 'evento._events'::regclass AND tgname = '_events_loaded'), 'A', 'rows of a restore are noticed always');
