@@ -377,7 +377,7 @@ sub check_tools
 
 # Failed assertions and crashes that the servers' logs tell of: those of the SQL
 # tests' server since the last call, and those of a TAP program's. A process
-# that a test ends with SIGKILL is none.
+# that a test ends with SIGKILL is none, nor is one that had no space for WAL.
 sub crashes
 {
 	my ($base) = @_;
@@ -388,8 +388,11 @@ sub crashes
 	{
 		open(my $fh, '<', $file) or next;
 		seek($fh, $log_read{$file} // 0, 0);
+		my %no_space;
 		while (my $line = <$fh>)
 		{
+			$no_space{$1} = 1 if $line =~ /\[(\d+)\].* PANIC:  .*No space left on device/;
+			next if $line =~ /\(PID (\d+)\) was terminated by signal 6\b/ && $no_space{$1};
 			push @found, "the server's log says: $line" if $line =~ /^TRAP:|was terminated by signal (?:4|6|7|8|11)\b/;
 		}
 		$log_read{$file} = tell $fh;
