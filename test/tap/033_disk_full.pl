@@ -4,7 +4,27 @@
 use strict;
 use warnings;
 
-use Cwd qw(abs_path);
+# A file system of 96 MB: given, or else made in a namespace of our own, in
+# which this file then runs again, before anything has redirected its output.
+my $small;
+BEGIN
+{
+	$small = $ENV{EVENTO_SMALL_DISK} // '';
+	if ($small eq '' && !$ENV{EVENTO_IN_NAMESPACE} && $ENV{TESTDIR})
+	{
+		my $dir = "$ENV{TESTDIR}/small";
+		mkdir $dir;
+		my @namespace = ('unshare', '-rm', 'sh', '-c', 'mount -t tmpfs -o size=96m evento-small "$1" && user=$2 && group=$3 && shift 3 && exec unshare -U --map-user="$user" --map-group="$group" "$@"',
+			'sh', $dir, $>, (split / /, $))[0]);
+		$ENV{EVENTO_IN_NAMESPACE} = 1;
+		if (system("@{[ map { quotemeta } @namespace ]} true 2>/dev/null") == 0)
+		{
+			$ENV{EVENTO_SMALL_DISK} = $dir;
+			exec(@namespace, $^X, $0) or die "unshare: $!";
+		}
+	}
+}
+
 use Evento::Cluster;
 use Evento::Ledger;
 use PostgreSQL::Test::Utils;
@@ -13,21 +33,7 @@ use Time::HiRes qw(sleep time);
 
 my $rounds = $ENV{EVENTO_LONG} ? 10 : 2;
 
-# A file system of 96 MB: given, or else made in a namespace of our own, in
-# which this file then runs again.
-my $small = $ENV{EVENTO_SMALL_DISK} // '';
-if ($small eq '')
-{
-	my $dir = abs_path($ENV{TESTDIR} // $PostgreSQL::Test::Utils::tmp_check) . '/small';
-	mkdir $dir;
-	my @namespace = ('unshare', '-rm', 'sh', '-c', 'mount -t tmpfs -o size=96m evento-small "$1" && user=$2 && group=$3 && shift 3 && exec unshare -U --map-user="$user" --map-group="$group" "$@"',
-		'sh', $dir, $>, (split / /, $))[0]);
-	plan skip_all => 'no small file system: the tests do not run as root, or may not mount, and there are no user namespaces'
-	  if $ENV{EVENTO_IN_NAMESPACE} || system("@{[ map { quotemeta } @namespace ]} true 2>/dev/null") != 0;
-	$ENV{EVENTO_SMALL_DISK} = $dir;
-	$ENV{EVENTO_IN_NAMESPACE} = 1;
-	exec(@namespace, $^X, $0) or die "unshare: $!";
-}
+plan skip_all => 'no small file system: the tests do not run as root, or may not mount, and there are no user namespaces' if $small eq '';
 
 # Takes all that is free, but for so many kB.
 sub fill

@@ -141,7 +141,7 @@ my @faults = (
 my $copy = "$PostgreSQL::Test::Utils::tmp_check/faulty";
 make_path("$copy/test");
 system('cp', '-r', map({ "$top/$_" } qw(Makefile evento.control extension include sql)), $copy) == 0 or die 'copy';
-system('cp', '-r', "$top/test/lib", "$copy/test") == 0 or die 'copy';
+system('cp', '-r', "$top/test/lib", "$top/test/upgrade", "$copy/test") == 0 or die 'copy';
 system('sh', '-c', 'find "$1" -name "*.o" -o -name "*.so" | xargs rm -f', 'sh', $copy);
 for my $fault (@faults)
 {
