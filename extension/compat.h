@@ -18,6 +18,11 @@
 #include "utils/acl.h"
 #include "utils/wait_event.h"
 
+/* 16 took the macros of variable length out of postgres.h. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 /* Stands before all else of a declaration; 18 has a form for every compiler. */
 #if PG_VERSION_NUM >= 180000
 #define EVENTO_NORETURN pg_noreturn

@@ -17,6 +17,7 @@
 #include "storage/lock.h"
 #include "utils/builtins.h"
 
+#include "compat.h"
 #include "evento.h"
 
 /* Among advisory locks; see buffer.c and sequencer.c for the others. */

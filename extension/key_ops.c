@@ -16,6 +16,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
+#include "compat.h"
 #include "evento.h"
 
 /* Longer values are cut to this and followed by eight bytes, so none is taken for a short one. */
