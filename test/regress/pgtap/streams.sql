@@ -1,7 +1,7 @@
 -- streams.sql: deletion together with appends of the same transaction,
 -- tombstones, metadata of streams, snapshots of what is not written yet.
 \ir helpers.psql
-SELECT plan(139);
+SELECT plan(146);
 
 -- What a session that comes later finds of a stream: head, versions that are read, deleted?, tombstone?
 CREATE FUNCTION pg_temp.found(stream text, OUT head bigint, OUT versions text, OUT deleted boolean, OUT tombstone boolean) LANGUAGE sql AS $$
@@ -153,6 +153,24 @@ SELECT evento.append('s-8', 'T', '1'), evento.delete_stream('s-8') \gset
 UPDATE evento._streams SET name = name WHERE false;
 COMMIT;
 SELECT results_eq($$SELECT * FROM pg_temp.found('s-8')$$, $$VALUES (1::bigint, NULL, true, false)$$, 'nor one of our own');
+SELECT is_empty('SELECT pg_temp.unsound()', 'the tables are sound');
+
+-- with more than fits into memory
+SET evento.append_memory = '64kB';
+BEGIN;
+SELECT count(evento.append('l-1', 'T', to_json(repeat(md5(n::text), 40)))) FROM generate_series(1, 300) n \gset
+SELECT is(evento.delete_stream('l-1', 300), 300::bigint, 'deleted, with events in a file');
+SAVEPOINT x;
+SELECT count(evento.append('l-1', 'T', to_json(repeat(md5(n::text), 40)))) FROM generate_series(1, 300) n \gset
+SELECT is(evento.delete_stream('l-1', 600), 600::bigint, '…');
+ROLLBACK TO x;
+SELECT is(evento.append('l-1', 'T', '301', expected => 0), 301::bigint, 'a savepoint undoes that alone');
+SELECT count(evento.append('l-2', 'T', to_json(repeat(md5(n::text), 40)))) FROM generate_series(1, 300) n \gset
+SELECT is(evento.tombstone_stream('l-2', 300), 300::bigint, 'ended');
+COMMIT;
+RESET evento.append_memory;
+SELECT results_eq($$SELECT * FROM pg_temp.found('l-1')$$, $$VALUES (301::bigint, '301', false, false)$$, 'what came behind the deletion is left');
+SELECT results_eq($$SELECT * FROM pg_temp.found('l-2')$$, $$VALUES (300::bigint, NULL, true, true)$$, 'nothing of what was ended');
 SELECT is_empty('SELECT pg_temp.unsound()', 'the tables are sound');
 
 -- in a transaction that keeps its snapshot
