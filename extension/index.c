@@ -694,9 +694,10 @@ have_done(const IndexPlan *plan, bool drop)
 	job->plan = *plan;
 	job->answer = INDEX_NO_ANSWER;
 
+	/* Before the worker looks whom to wait for: this session would be among them, and it waits for the worker. */
+	evento_release_snapshots();
 	wait.job = job;
 	wait.handle = start_index_worker(segment, plan);
-	evento_release_snapshots();
 	PG_ENSURE_ERROR_CLEANUP(abandon, PointerGetDatum(&wait));
 	{
 		status = WaitForBackgroundWorkerShutdown(wait.handle);
