@@ -16,7 +16,7 @@ $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION evento');
 my $ledger = Evento::Ledger->new($node);
 my $has_consumers = Evento::Contents::has($node, 'postgres', 'evento.consumer_claim');
-$node->safe_psql('postgres', q{SELECT * FROM evento.consumer_claim('behind', '1 hour'), evento.consumer_claim('ahead', '1 hour')}) if $has_consumers;
+$node->safe_psql('postgres', q{SELECT * FROM evento.consumer_claim('behind', '1 hour') a, evento.consumer_claim('ahead', '1 hour') b}) if $has_consumers;
 $node->backup('backup');
 $ledger->write(clients => 8, streams => 20, batch => 1, positions => 1);
 $ledger->write(clients => 4, streams => 20, positions => 1);
