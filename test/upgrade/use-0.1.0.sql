@@ -104,6 +104,7 @@ SELECT name, domain, line, described_by FROM evento.payloads;
 SELECT evento._proxy_leave(2);
 SELECT proxy_id FROM evento._cluster() ORDER BY 1;
 
+CALL evento.wait(NULL) \gset
 \echo == roles
 SET ROLE evento_reader;
 SELECT count(*) FROM evento.events;
