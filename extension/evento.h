@@ -525,6 +525,7 @@ typedef struct EventoDb
 	Oid			dboid;			/* the tranche's lock; InvalidOid: free */
 	Oid			incarnation;	/* the seeding lock: the sequence this state is about */
 	pg_atomic_uint64 published; /* watermark; written by the worker, and when seeding anew */
+	pg_atomic_uint32 published_of;	/* the sequence that it is about; by the worker */
 	ConditionVariable advanced; /* broadcast when published moved */
 	pg_atomic_uint32 waiters;	/* on a standby: somebody is in wait() */
 	pg_atomic_uint32 waiting;	/* sessions in wait() */
@@ -610,6 +611,14 @@ extern void evento_heads_clear(EventoDb *db);
  * while a transaction keeps its snapshot.  Needs no preload.
  */
 extern int64 evento_watermark_seen(Snapshot snapshot);
+
+/*
+ * The watermark that the worker has given out, of the extension whose sequence
+ * this is; 0 where that is of another that was dropped since.  publish gives it
+ * out, unless it is not before any more.
+ */
+extern int64 evento_watermark_published(EventoDb *db, Oid sequence);
+extern void evento_watermark_publish(EventoDb *db, Oid sequence, int64 before, int64 watermark);
 
 /* The same as its row has it, which may be behind; 0 where it is missing. */
 extern int64 evento_watermark_row(Snapshot snapshot);

@@ -462,7 +462,8 @@ compute_watermark(EventoDb *db, uint64 ceiling)
 		if (pg_atomic_read_u32(&slots[i].db) == mine)
 			lowest = lower;
 	}
-	return Max((int64) lowest - 1, (int64) pg_atomic_read_u64(&db->published));
+	return Max((int64) lowest - 1,
+			   evento_watermark_published(db, evento_rel(EVENTO_REL_POSITIONS)));
 }
 
 int64

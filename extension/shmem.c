@@ -81,6 +81,7 @@ init_db(EventoDb *db, Oid dboid)
 {
 	db->incarnation = InvalidOid;
 	pg_atomic_init_u64(&db->published, 0);
+	pg_atomic_init_u32(&db->published_of, InvalidOid);
 	pg_atomic_init_u32(&db->waiters, 0);
 	pg_atomic_init_u32(&db->waiting, 0);
 	pg_atomic_init_u32(&db->worker, 0);

@@ -152,7 +152,7 @@ evento_stats(PG_FUNCTION_ARGS)
 	db = evento_db();
 
 	values[STATS_SINCE] = TimestampTzGetDatum(db->stats_since);
-	values[STATS_READABLE] = Int64GetDatum((int64) pg_atomic_read_u64(&db->published));
+	values[STATS_READABLE] = Int64GetDatum(evento_watermark_published(db, evento_rel(EVENTO_REL_POSITIONS)));
 	if (!RecoveryInProgress() && evento_positions_known(db))
 	{
 		values[STATS_WATERMARK] = Int64GetDatum(evento_watermark_compute(db));

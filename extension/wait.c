@@ -109,7 +109,7 @@ evento_release_snapshots(void)
  * The caller holds no snapshot.
  */
 static void
-sleep_until(EventoDb *db, int64 target, TimestampTz deadline)
+sleep_until(EventoDb *db, Oid sequence, int64 target, TimestampTz deadline)
 {
 	static uint32 wait_event = 0;
 
@@ -118,7 +118,7 @@ sleep_until(EventoDb *db, int64 target, TimestampTz deadline)
 
 	evento_stats_add(db, EVENTO_STAT_WAITS, 1);
 	ConditionVariablePrepareToSleep(&db->advanced);
-	while ((int64) pg_atomic_read_u64(&db->published) < target)
+	while (evento_watermark_published(db, sequence) < target)
 	{
 		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
 		bool		standby = RecoveryInProgress();
@@ -137,7 +137,7 @@ sleep_until(EventoDb *db, int64 target, TimestampTz deadline)
 										   wait_event);
 	}
 	ConditionVariableCancelSleep();
-	evento_stats_add(db, (int64) pg_atomic_read_u64(&db->published) < target ?
+	evento_stats_add(db, evento_watermark_published(db, sequence) < target ?
 					 EVENTO_STAT_WAIT_TIMEOUTS : EVENTO_STAT_WAIT_WAKEUPS, 1);
 }
 
@@ -154,6 +154,7 @@ Datum
 evento_wait(PG_FUNCTION_ARGS)
 {
 	EventoDb   *db;
+	Oid			sequence;
 	TimestampTz deadline;
 	int64		target;
 	TupleDesc	desc;
@@ -168,6 +169,7 @@ evento_wait(PG_FUNCTION_ARGS)
 	desc = BlessTupleDesc(desc);
 
 	db = evento_db();
+	sequence = evento_rel(EVENTO_REL_POSITIONS);
 	if (PG_ARGISNULL(0))
 		target = committed_by_now(db);
 	else if (PG_GETARG_INT64(0) == PG_INT64_MAX)
@@ -175,19 +177,19 @@ evento_wait(PG_FUNCTION_ARGS)
 	else
 		target = PG_GETARG_INT64(0) + 1;
 
-	if ((int64) pg_atomic_read_u64(&db->published) < target)
+	if (evento_watermark_published(db, sequence) < target)
 	{
 		evento_release_snapshots();
 		pg_atomic_fetch_add_u32(&db->waiting, 1);
 		PG_ENSURE_ERROR_CLEANUP(count_out, PointerGetDatum(db));
 		{
-			sleep_until(db, target, deadline);
+			sleep_until(db, sequence, target, deadline);
 		}
 		PG_END_ENSURE_ERROR_CLEANUP(count_out, PointerGetDatum(db));
 		count_out(0, PointerGetDatum(db));
 		EnsurePortalSnapshotExists();
 	}
-	values[0] = Int64GetDatum((int64) pg_atomic_read_u64(&db->published));
+	values[0] = Int64GetDatum(evento_watermark_published(db, sequence));
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
 

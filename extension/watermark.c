@@ -148,6 +148,43 @@ evento_watermark_seen(Snapshot snapshot)
 	return watermark;
 }
 
+/* ---- the watermark that was given out ---- */
+
+int64
+evento_watermark_published(EventoDb *db, Oid sequence)
+{
+	uint64		watermark;
+
+	if (pg_atomic_read_u32(&db->published_of) != sequence)
+		return 0;
+	pg_read_barrier();
+	watermark = pg_atomic_read_u64(&db->published);
+	pg_read_barrier();
+	return pg_atomic_read_u32(&db->published_of) == sequence ? (int64) watermark : 0;
+}
+
+void
+evento_watermark_publish(EventoDb *db, Oid sequence, int64 before, int64 watermark)
+{
+	uint64		old = pg_atomic_read_u64(&db->published);
+
+	if (pg_atomic_read_u32(&db->published_of) != sequence)
+	{
+		pg_atomic_write_u32(&db->published_of, InvalidOid);
+		pg_write_barrier();
+	}
+	else if ((int64) old != before)
+		return;
+
+	/* Somebody who appends may just find that the extension is a new one. */
+	if (!pg_atomic_compare_exchange_u64(&db->published, &old, (uint64) watermark))
+		return;
+	pg_write_barrier();
+	pg_atomic_write_u32(&db->published_of, sequence);
+	evento_stats_add(db, EVENTO_STAT_ADVANCES, 1);
+	ConditionVariableBroadcast(&db->advanced);
+}
+
 /* ---- the row ---- */
 
 /*

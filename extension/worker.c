@@ -155,18 +155,6 @@ notify(EventoDb *db, int64 watermark)
 	Async_Notify(CHANNEL, payload);
 }
 
-/*
- * Gives out a watermark, unless the extension was made anew since before was
- * read: then it is none of the log that is there now.
- */
-static void
-publish(EventoDb *db, uint64 before, int64 watermark)
-{
-	if (pg_atomic_compare_exchange_u64(&db->published, &before, (uint64) watermark))
-		evento_stats_add(db, EVENTO_STAT_ADVANCES, 1);
-	ConditionVariableBroadcast(&db->advanced);
-}
-
 /* Whether the view events asks for marks; that of version 0.1.0 reads the row. */
 static bool
 view_reads_marks(void)
@@ -200,7 +188,7 @@ compute(EventoDb *db, int64 *watermark)
 	}
 
 	/* What was given out before a restart. */
-	if (pg_atomic_read_u64(&db->published) == 0)
+	if (evento_watermark_published(db, evento_rel(EVENTO_REL_POSITIONS)) == 0)
 		*watermark = Max(*watermark, evento_watermark_row(GetActiveSnapshot()));
 	return true;
 }
@@ -245,7 +233,7 @@ advance(EventoDb *db)
 {
 	static TimestampTz next = 0;
 	TimestampTz now = GetCurrentTimestamp();
-	uint64		before;
+	int64		before;
 	int64		watermark;
 	Oid			sequence;
 	bool		moved;
@@ -272,8 +260,8 @@ advance(EventoDb *db)
 	if (row_incarnation != sequence)
 		row_position = 0;
 	row_incarnation = sequence;
-	before = pg_atomic_read_u64(&db->published);
-	moved = watermark > (int64) before;
+	before = evento_watermark_published(db, sequence);
+	moved = watermark > before;
 	if (moved)
 	{
 		pgstat_report_activity(STATE_RUNNING, "publishing the watermark");
@@ -288,7 +276,7 @@ advance(EventoDb *db)
 	evento_watermark_row_written(db);
 	if (moved)
 	{
-		publish(db, before, watermark);
+		evento_watermark_publish(db, sequence, before, watermark);
 		pgstat_report_activity(STATE_IDLE, NULL);
 		next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), evento_watermark_interval);
 	}
@@ -302,8 +290,9 @@ follow(EventoDb *db)
 	static bool warned = false;
 	static TimestampTz waited_until = 0;
 	TimestampTz now = GetCurrentTimestamp();
-	uint64		before;
+	int64		before;
 	int64		watermark;
+	Oid			sequence;
 
 	if (!warned && !hot_standby_feedback)
 		ereport(WARNING,
@@ -323,12 +312,13 @@ follow(EventoDb *db)
 		retire(db);
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
-	before = pg_atomic_read_u64(&db->published);
+	sequence = evento_rel(EVENTO_REL_POSITIONS);
+	before = evento_watermark_published(db, sequence);
 	watermark = evento_watermark_follow(db, GetActiveSnapshot());
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	if (watermark != (int64) before)
-		publish(db, before, watermark);
+	if (watermark != before)
+		evento_watermark_publish(db, sequence, before, watermark);
 	return now < waited_until ? FOLLOW_WAITED_MS : FOLLOW_IDLE_MS;
 }
 

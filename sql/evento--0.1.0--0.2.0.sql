@@ -25,6 +25,8 @@ CREATE FUNCTION _watermark_seen() RETURNS bigint
 COMMENT ON FUNCTION _watermark_seen() IS 'The watermark that goes with the snapshot of the statement that calls this: for the view events. Works without preload.';
 GRANT EXECUTE ON FUNCTION _watermark_seen() TO evento_reader;
 
+ALTER FUNCTION watermark() PARALLEL RESTRICTED;
+
 -- A vacuum that cuts the table short would stop the replay of standbys.
 ALTER TABLE _watermark SET (vacuum_truncate = false);
 COMMENT ON TABLE _watermark IS 'One row, written by the background worker: every event up to this position is committed and visible to whoever sees the row. For standbys; sessions of the primary are told earlier.';

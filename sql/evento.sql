@@ -265,7 +265,7 @@ COMMENT ON FUNCTION last_append() IS
 'Positions that the last committed append of this session got: first and last; NULL before the first. A token for reading one''s own writes: CALL evento.wait(last).';
 
 CREATE FUNCTION watermark() RETURNS bigint
-  LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'evento_watermark';
+  LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'evento_watermark';
 COMMENT ON FUNCTION watermark() IS
 'The position up to which the statement that calls this may read: all events up to it are committed, and none can appear there later. Raises V0004 not preloaded.';
 

@@ -1,7 +1,7 @@
 -- doctor.sql: what doctor() finds of tables, indexes, consumers and settings of
 -- a database; test/tap has what concerns a server.
 \ir helpers.psql
-SELECT plan(24);
+SELECT plan(30);
 
 SELECT evento.append('s-1', 'T', '1') \gset
 CALL evento.wait(NULL) \gset
@@ -61,11 +61,31 @@ UPDATE pg_class SET relfrozenxid = ((txid_current() % 4294967296 - 1500000000 + 
 SELECT matches((SELECT string_agg(severity || ' ' || finding, ' ') FROM evento.doctor() WHERE subject = 'evento._events'), '^error It has not been frozen for 1\d{9}', 'near a wraparound');
 UPDATE pg_class SET relfrozenxid = (txid_current() % 4294967296)::text::xid WHERE oid = 'evento._events'::regclass;
 
+-- ---- indexes that were asked for ----
+
+INSERT INTO evento._indexes (what) VALUES ('type');
+SELECT results_eq('SELECT * FROM pg_temp.found()', $$VALUES ('warning', 'evento.indexes')$$, 'an index that was asked for and is not there');
+DELETE FROM evento._indexes;
+
+-- ---- consumers ----
+
+SELECT epoch FROM evento.consumer_claim('orders', '1 hour') \gset
+SELECT is_empty('SELECT * FROM pg_temp.found()', 'a consumer that has just come');
+UPDATE evento._events SET recorded_at = recorded_at - interval '2 hours' WHERE position = 1;
+SELECT matches((SELECT severity || finding FROM evento.doctor() WHERE subject = 'consumer orders'), 'warningIt is 1 events and 7\d\d\d\.\d+ s behind, and held by ', 'one that does not move');
+SELECT evento.consumer_release('orders', :epoch) \gset
+SELECT matches((SELECT severity || finding FROM evento.doctor() WHERE subject = 'consumer orders'), 'warningIt is 1 events .* behind, and nobody has it', 'one that nobody has');
+UPDATE evento._events SET recorded_at = recorded_at + interval '2 hours' WHERE position = 1;
+SELECT is_empty($$SELECT * FROM pg_temp.found() WHERE severity <> 'info'$$, 'and as it was');
+
 -- ---- positions and jumps ----
 
 SELECT next_position AS next FROM evento.jump_positions('for this test') \gset
 SELECT results_eq('SELECT * FROM pg_temp.found()', $$VALUES ('info', 'positions')$$, 'a jump');
 SELECT matches((SELECT finding FROM evento.doctor() WHERE subject = 'positions'), 'jumped from 1 to ' || :'next' || ': for this test', 'with its reason');
+UPDATE evento._checkpoints SET position = 5;
+SELECT matches((SELECT severity || finding || advice FROM evento.doctor() WHERE subject = 'consumer orders'), 'errorIts checkpoint 5 lies among positions that were left out.*consumer_reset\(''orders'', 1\)', 'a consumer that has read what is lost');
+SELECT evento.consumer_drop('orders') \gset
 SELECT setval('evento._positions', 9100000000000000000) \gset
 SELECT results_eq($$SELECT * FROM pg_temp.found() WHERE severity = 'error'$$, $$VALUES ('error', 'positions')$$, 'positions near their end');
 
