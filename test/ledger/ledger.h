@@ -8,6 +8,7 @@
  * operation.c	one operation of each kind that is not a batch
  * batch.c		append_batch: many operations in one call
  * read.c		readers that follow the log
+ * consume.c	a reader that is a durable consumer
  * dump.c		the final content of the log, as a file
  * history.c	reads all these files
  * check.c		holds the record against the content
@@ -209,7 +210,13 @@ extern int	event_data(char *data, size_t size, const Client *client, uint64_t op
 extern int	batch_make(Client *client, Operation *ops);
 extern void batch_try(Client *client, Operation *ops, int n, int64_t *since);
 
-/* ---- read.c, dump.c, check.c ---- */
+/* ---- read.c, consume.c, dump.c, check.c ---- */
+
+/* Records rows of position, id, version, stream; those without position are none. */
+extern void record_page(FILE *file, const PGresult *result);
+
+/* Follows the log as the consumer settings.name, until it is stopped. */
+extern void consume(FILE *file);
 
 extern int	read_main(void);
 extern int	dump_main(void);

@@ -23,14 +23,13 @@ typedef struct Mode
 	const char *start;			/* once a connection, or NULL */
 	const char *wait;			/* before each page; %s is the last position */
 	const char *fetch;
-	const char *done;			/* behind each page, or NULL; with the last position */
 } Mode;
 
 static const Mode modes[] = {
-	{"read_all", NULL, NULL, "SELECT " COLUMNS " FROM evento.read_all(%s, " PAGE ")", NULL},
-	{"view", NULL, NULL, "SELECT " COLUMNS " FROM evento.events WHERE position > %s ORDER BY position LIMIT " PAGE, NULL},
-	{"wait", NULL, "CALL evento.wait(%s, '1s')", "SELECT " COLUMNS " FROM evento.read_all(%s, " PAGE ")", NULL},
-	{"notify", "LISTEN evento", NULL, "SELECT " COLUMNS " FROM evento.read_all(%s, " PAGE ")", NULL}
+	{"read_all", NULL, NULL, "SELECT " COLUMNS " FROM evento.read_all(%s, " PAGE ")"},
+	{"view", NULL, NULL, "SELECT " COLUMNS " FROM evento.events WHERE position > %s ORDER BY position LIMIT " PAGE},
+	{"wait", NULL, "CALL evento.wait(%s, '1s')", "SELECT " COLUMNS " FROM evento.read_all(%s, " PAGE ")"},
+	{"notify", "LISTEN evento", NULL, "SELECT " COLUMNS " FROM evento.read_all(%s, " PAGE ")"}
 };
 
 /* Runs a statement in which %s is a position; false where it failed. */
@@ -49,19 +48,19 @@ run(Session *session, const char *format, int64_t position, Answer *answer)
 	return answer->ending == ENDED_WELL;
 }
 
-/* Records a page; gives its last position, or after where it is empty. */
-static int64_t
-record(FILE *file, const Answer *answer, int64_t after)
+void
+record_page(FILE *file, const PGresult *result)
 {
 	int64_t		now = now_ns();
-	int			n = answer->result != NULL ? PQntuples(answer->result) : 0;
 
-	for (int i = 0; i < n; i++)
-		fprintf(file, "R %" PRId64 " %s %s %s %s\n", now, PQgetvalue(answer->result, i, 0), PQgetvalue(answer->result, i, 1),
-				PQgetvalue(answer->result, i, 2), PQgetvalue(answer->result, i, 3));
-	if (n > 0 && fflush(file) != 0)
+	for (int i = 0; i < PQntuples(result); i++)
+	{
+		if (!PQgetisnull(result, i, 0))
+			fprintf(file, "R %" PRId64 " %s %s %s %s\n", now, PQgetvalue(result, i, 0), PQgetvalue(result, i, 1),
+					PQgetvalue(result, i, 2), PQgetvalue(result, i, 3));
+	}
+	if (fflush(file) != 0)
 		die("%s: %s", settings.file, strerror(errno));
-	return n > 0 ? answer_number(answer, n - 1, 0) : after;
 }
 
 /* Waits for a notification, for a second at most. */
@@ -91,7 +90,6 @@ static bool
 turn(Session *session, const Mode *mode, FILE *file, int64_t *after, bool *empty)
 {
 	Answer		answer;
-	int64_t		last;
 	bool		well = true;
 
 	if (mode->wait != NULL && *empty && !stopping)
@@ -104,9 +102,12 @@ turn(Session *session, const Mode *mode, FILE *file, int64_t *after, bool *empty
 	well = run(session, mode->fetch, *after, &answer);
 	if (well)
 	{
-		last = record(file, &answer, *after);
-		*empty = last == *after;
-		*after = last;
+		int			n = PQntuples(answer.result);
+
+		record_page(file, answer.result);
+		*empty = n == 0;
+		if (n > 0)
+			*after = answer_number(&answer, n - 1, 0);
 	}
 	answer_free(&answer);
 	return well;
@@ -161,6 +162,13 @@ read_main(void)
 
 	if (file == NULL)
 		die("%s: %s", settings.file, strerror(errno));
+	if (strcmp(settings.mode, "consumer") == 0)
+	{
+		fprintf(file, "# reader %s\n", settings.mode);
+		consume(file);
+		fclose(file);
+		return 0;
+	}
 	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
 	{
 		if (strcmp(settings.mode, modes[i].name) == 0)

@@ -14,7 +14,7 @@ my $node = Evento::Cluster->started('primary', conf => "wal_writer_delay = 10s\n
 my $standby = $node->standby('standby');
 my $ledger = Evento::Ledger->new($node);
 $ledger->write(clients => 6, streams => 12, batch => 1);
-$ledger->read($node, $_) for qw(read_all view wait notify);
+$ledger->read($node, $_) for qw(read_all view wait notify consumer);
 $ledger->read($standby, $_) for qw(read_all view wait);
 
 # The pid of one of ours on a server, waited for.

@@ -14,7 +14,7 @@ my $standby = $node->standby('standby');
 my $ledger = Evento::Ledger->new($node);
 $ledger->write(clients => 8, streams => 12, batch => 1);
 $ledger->write(clients => 4, streams => 12, batch => 1, conninfo => $node->connstr('postgres') . q{ options='-c synchronous_commit=off'});
-$ledger->read($node, $_) for qw(read_all view wait notify);
+$ledger->read($node, $_) for qw(read_all view wait notify consumer);
 $ledger->read($standby, $_) for qw(read_all view);
 
 # Starts a server again at once; as long as backends of the one before are

@@ -59,7 +59,7 @@ $node->safe_psql('full_of_events', 'CREATE EXTENSION evento');
 my $start = $node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()');
 my $ledger = Evento::Ledger->new($node, db => 'full_of_events');
 $ledger->write(clients => 8, streams => 40, batch => 1, padding => 500);
-$ledger->read($node, $_) for qw(read_all view wait notify);
+$ledger->read($node, $_) for qw(read_all view wait notify consumer);
 for my $round (1 .. $rounds)
 {
 	$ledger->acknowledged(200);
@@ -107,7 +107,7 @@ $wal->start;
 $wal->safe_psql('postgres', 'CREATE EXTENSION evento');
 $ledger = Evento::Ledger->new($wal, name => 'wal');
 $ledger->write(clients => 8, streams => 40, batch => 1, padding => 300);
-$ledger->read($wal, $_) for qw(read_all view wait notify);
+$ledger->read($wal, $_) for qw(read_all view wait notify consumer);
 for my $round (1 .. $rounds)
 {
 	$ledger->acknowledged(200);

@@ -24,7 +24,7 @@ sub history
 	$node->safe_psql($db, 'CREATE EXTENSION evento');
 	my $ledger = Evento::Ledger->new($node, name => $db, db => $db);
 	$ledger->write(%$_) for @$writers;
-	$ledger->read($node, $_) for qw(read_all view wait notify);
+	$ledger->read($node, $_) for qw(read_all view wait notify consumer);
 	$ledger->read($standby, $_) for qw(read_all view);
 	$during->($ledger);
 	my $n = $ledger->survived($what, standbys => [$standby]);

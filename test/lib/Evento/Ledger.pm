@@ -90,12 +90,13 @@ sub write
 	return $handle;
 }
 
-# Starts a reader on a server (or with a conninfo). mode: read_all, view, wait, notify.
+# Starts a reader on a server (or with a conninfo). mode: read_all,
+# view, wait, notify, or consumer, which is a durable one by a name of its own.
 sub read
 {
 	my ($self, $where, $mode) = @_;
 	my $file = $self->{dir} . '/reader' . @{ $self->{readers} } . "_$mode";
-	my $handle = $self->start('read', '--conninfo', ref $where ? $self->conninfo($where) : $where, '--file', $file, '--mode', $mode);
+	my $handle = $self->start('read', '--conninfo', ref $where ? $self->conninfo($where) : $where, '--file', $file, '--mode', $mode, '--name', "reader" . @{ $self->{readers} });
 	$handle->{file} = $file;
 	push @{ $self->{readers} }, $handle;
 	push @{ $self->{files} }, $file;
