@@ -195,7 +195,6 @@ CREATE OPERATOR CLASS _key_ops FOR TYPE text USING gin AS
   FUNCTION 3 _key_extract_query(text, internal, smallint, internal, internal, internal, internal),
   FUNCTION 4 _key_consistent(internal, smallint, text, integer, internal, internal, internal, internal),
   STORAGE bytea;
-COMMENT ON OPERATOR FAMILY _key_ops USING gin IS 'The operator class of the same name.';
 COMMENT ON OPERATOR CLASS _key_ops USING gin IS 'Equality of texts of any length: a long one stands in the index by its beginning and a hash.';
 COMMENT ON OPERATOR FAMILY _key_ops USING gin IS 'The operator class _key_ops alone.';
 
@@ -672,18 +671,24 @@ BEGIN
   END IF;
 
   SELECT e."position",
-         CASE WHEN e."position" < 1 THEN 'position is not positive'
+         CASE WHEN e."position" < 1 THEN 'it is not positive'
+              WHEN e."position" > 9000000000000000000 THEN 'it leaves no room for appends behind it'
               WHEN octet_length(e.stream) NOT BETWEEN 1 AND 512 THEN format('its stream''s name has %s bytes, not 1 to 512', octet_length(e.stream))
               WHEN COALESCE(octet_length(e.type), 0) NOT BETWEEN 1 AND 255 THEN format('its type has %s bytes, not 1 to 255', COALESCE(octet_length(e.type), 0))
               WHEN COALESCE(octet_length(e.context), 0) NOT BETWEEN 1 AND 512 THEN format('its context has %s bytes, not 1 to 512', COALESCE(octet_length(e.context), 0))
               WHEN octet_length(e.class) > 1024 THEN format('its class has %s bytes, more than 1024', octet_length(e.class))
               WHEN e.data IS NULL THEN 'it has no data'
+              WHEN e.service IS NULL THEN 'its message has no class'
+              WHEN e.id IS NULL THEN 'it has no id'
               WHEN e.recorded_at IS NULL THEN 'it has no time'
+              ELSE 'its time is infinite'
          END AS what
     INTO fault
     FROM pg_catalog.unnest(events) e
-   WHERE e."position" < 1 OR octet_length(e.stream) NOT BETWEEN 1 AND 512 OR COALESCE(octet_length(e.type), 0) NOT BETWEEN 1 AND 255
-      OR COALESCE(octet_length(e.context), 0) NOT BETWEEN 1 AND 512 OR octet_length(e.class) > 1024 OR e.data IS NULL OR e.recorded_at IS NULL
+   WHERE e."position" NOT BETWEEN 1 AND 9000000000000000000 OR octet_length(e.stream) NOT BETWEEN 1 AND 512
+      OR COALESCE(octet_length(e.type), 0) NOT BETWEEN 1 AND 255 OR COALESCE(octet_length(e.context), 0) NOT BETWEEN 1 AND 512
+      OR octet_length(e.class) > 1024 OR e.data IS NULL OR e.service IS NULL OR e.id IS NULL OR e.recorded_at IS NULL
+      OR NOT isfinite(e.recorded_at) OR NOT isfinite(e."timestamp")
    ORDER BY e."position" LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'cannot import the event with position % of %: %', fault."position", source, fault.what USING ERRCODE = 'invalid_parameter_value';
@@ -764,7 +769,7 @@ BEGIN
     RAISE EXCEPTION 'the import of % is not complete', source
       USING ERRCODE = 'object_not_in_prerequisite_state',
             DETAIL = format('%s events up to position %s came in, the source has %s there.', have, upto, expected),
-            HINT = 'Events were committed late, or removed, below a position that had been read. Stop what writes to the source, and import it again into an empty log.';
+            HINT = 'Events were committed late, or removed, below a position that had been read, or have none above 0. Stop what writes to the source, and import it again into an empty log.';
   END IF;
   UPDATE _imports i SET finished_at = pg_catalog.clock_timestamp() WHERE i.source = _import_end.source;
   RETURN have;
@@ -846,7 +851,7 @@ COMMENT ON FUNCTION _import_state(text, bigint, json, timestamptz) IS 'A row of 
 CREATE FUNCTION _import_time(source regclass, "column" name) RETURNS text
   LANGUAGE sql STABLE
   RETURN (SELECT CASE WHEN a.attname IS NULL THEN 'NULL::timestamptz'
-                      WHEN a.atttypid IN ('bigint'::regtype, 'numeric'::regtype) THEN pg_catalog.format('pg_catalog.to_timestamp(s.%I / 1000.0)', a.attname)
+                      WHEN a.atttypid IN ('bigint'::regtype, 'numeric'::regtype) THEN pg_catalog.format('pg_catalog.to_timestamp(s.%I::numeric OPERATOR(pg_catalog./) 1000.0)', a.attname)
                       ELSE pg_catalog.format('s.%I::timestamptz', a.attname) END
             FROM (VALUES (1)) one (x)
             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = source AND a.attname = "column" AND a.attnum > 0 AND NOT a.attisdropped);
@@ -890,8 +895,8 @@ BEGIN
   IF batch IS NULL OR batch NOT BETWEEN 1 AND 100000 THEN
     RAISE EXCEPTION 'batch must be 1 to 100000, not %', batch USING ERRCODE = 'invalid_parameter_value';
   END IF;
-  query := pg_catalog.format('SELECT s.event_sequence_number AS "position", s.context::text, s.aggregate_id::text AS stream, s.event_name::text AS type, '
-    's.event_message::text AS message, %s AS recorded_at, %s AS deleted_at FROM %s s WHERE s.event_sequence_number > $1 ORDER BY s.event_sequence_number LIMIT $2',
+  query := pg_catalog.format('SELECT s.event_sequence_number::bigint AS "position", s.context::text, s.aggregate_id::text AS stream, s.event_name::text AS type, '
+    's.event_message::text AS message, %s AS recorded_at, %s AS deleted_at FROM %s s WHERE s.event_sequence_number OPERATOR(pg_catalog.>) $1 ORDER BY s.event_sequence_number LIMIT $2',
     evento._import_time(source, 'created_at'), evento._import_time(source, 'deleted_at'), name);
   SELECT b.last_position, b.events INTO after, total FROM evento._import_begin(name, 'evento') b;
   COMMIT;
@@ -899,7 +904,7 @@ BEGIN
     BEGIN
       EXECUTE 'SELECT pg_catalog.array_agg(evento._import_message(m."position", m.context, m.stream, m.type, m.message::json, m.recorded_at, m.deleted_at)) FROM (' || query || ') m'
         INTO rows USING after, batch;
-    EXCEPTION WHEN data_exception OR invalid_text_representation THEN
+    EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
       -- Which one it is, is worth a second look.
       FOR fault IN EXECUTE query USING after, batch LOOP
         BEGIN
@@ -919,9 +924,9 @@ BEGIN
 
   last := '';
   WHILE states IS NOT NULL LOOP
-    EXECUTE pg_catalog.format('SELECT pg_catalog.array_agg(evento._import_state(m.stream, m."position", m.state::json, m.taken_at)), max(m.stream) FROM ('
-      'SELECT s.aggregate_id::text COLLATE "C" AS stream, s.event_sequence_number AS "position", s.aggregate_state::text AS state, %s AS taken_at FROM %s s '
-      'WHERE s.aggregate_id::text COLLATE "C" > $1 AND s.aggregate_state IS NOT NULL ORDER BY 1 LIMIT $2) m',
+    EXECUTE pg_catalog.format('SELECT pg_catalog.array_agg(evento._import_state(m.stream, m."position", m.state::json, m.taken_at)), pg_catalog.max(m.stream) FROM ('
+      'SELECT s.aggregate_id::text COLLATE "C" AS stream, s.event_sequence_number::bigint AS "position", s.aggregate_state::text AS state, %s AS taken_at FROM %s s '
+      'WHERE s.aggregate_id::text COLLATE "C" OPERATOR(pg_catalog.>) $1 AND s.aggregate_state IS NOT NULL ORDER BY 1 LIMIT $2) m',
       evento._import_time(states, 'updated_at'), evento._import_name(states))
       INTO kept, last USING last, batch;
     EXIT WHEN kept IS NULL;
@@ -929,7 +934,7 @@ BEGIN
     COMMIT;
   END LOOP;
 
-  EXECUTE pg_catalog.format('SELECT count(*) FROM %s s WHERE s.event_sequence_number <= $1', name) INTO total USING after;
+  EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s s WHERE s.event_sequence_number OPERATOR(pg_catalog.<=) $1', name) INTO total USING after;
   imported := evento._import_end(name, total);
 END
 $$;
@@ -955,9 +960,9 @@ BEGIN
   COMMIT;
   LOOP
     -- Its times are those of UTC, its versions begin at 0.
-    EXECUTE pg_catalog.format('SELECT pg_catalog.array_agg(ROW(m.global_position, m.stream_name::text, m.position + 1, m.id, m.type::text, ''default'', false, false, NULL, '
+    EXECUTE pg_catalog.format('SELECT pg_catalog.array_agg(ROW(m.global_position, m.stream_name::text, m.position OPERATOR(pg_catalog.+) 1, m.id, m.type::text, ''default'', false, false, NULL, '
       'COALESCE(m.data::text, ''null'')::json, m.metadata::text::json, m.time AT TIME ZONE ''UTC'', m.time AT TIME ZONE ''UTC'', NULL)::evento._imported_event '
-      'ORDER BY m.global_position) FROM (SELECT * FROM %s s WHERE s.global_position > $1 ORDER BY s.global_position LIMIT $2) m', name)
+      'ORDER BY m.global_position) FROM (SELECT * FROM %s s WHERE s.global_position OPERATOR(pg_catalog.>) $1 ORDER BY s.global_position LIMIT $2) m', name)
       INTO rows USING after, batch;
     EXIT WHEN rows IS NULL;
     after := evento._import_events(name, rows);
@@ -965,7 +970,7 @@ BEGIN
     total := total + pg_catalog.cardinality(rows);
     RAISE NOTICE '% events of % imported, up to position %', total, name, after;
   END LOOP;
-  EXECUTE pg_catalog.format('SELECT count(*) FROM %s s WHERE s.global_position <= $1', name) INTO total USING after;
+  EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s s WHERE s.global_position OPERATOR(pg_catalog.<=) $1', name) INTO total USING after;
   imported := evento._import_end(name, total);
 END
 $$;
@@ -1210,7 +1215,7 @@ CREATE FUNCTION _doctor_settings() RETURNS SETOF finding
   LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 DECLARE
   streams integer := current_setting('evento.max_streams_per_transaction', true)::integer;
-  locks integer := current_setting('max_locks_per_transaction')::integer * (current_setting('max_connections')::integer + current_setting('max_prepared_transactions')::integer);
+  locks bigint := current_setting('max_locks_per_transaction')::bigint * (current_setting('max_connections')::integer + current_setting('max_prepared_transactions')::integer);
 BEGIN
   IF NOT current_setting('fsync')::boolean THEN
     RETURN NEXT ('error', 'fsync', 'fsync is off: a crash of the machine can destroy the log.', 'Set fsync = on and reload.')::finding;

@@ -1,5 +1,5 @@
 -- Imports from a Java Evento server's tables and from message-db.
-SELECT plan(41);
+SELECT plan(49);
 
 -- The rows of a query, a line each.
 CREATE FUNCTION pg_temp.rows(query text) RETURNS text LANGUAGE plpgsql AS $$
@@ -82,6 +82,33 @@ DELETE FROM es__events WHERE event_sequence_number = 1573675342192967901;
 CALL evento.import_evento() \gset
 SELECT is(:imported, 9, 'a repaired source goes on');
 
+-- Nor one that could not be stored as an append stores it: each is named, too.
+INSERT INTO es__events VALUES (1573675342192967902, 'order-2', '[null,{"timestamp":1,"serializedPayload":["P",{"serializedObject":"{}","objectClass":"c"}]}]', 'OrderPaid', 'default', now());
+\set ON_ERROR_STOP 0
+CALL evento.import_evento();
+\set ON_ERROR_STOP 1
+SELECT is(:'LAST_ERROR_SQLSTATE'::text, '22023', 'a message without a class');
+SELECT ok(:'LAST_ERROR_MESSAGE'::text ~ '1573675342192967902.*no class', 'is named');
+UPDATE es__events SET event_message = message('Domain', 'class com.acme.OrderPaid', '["com.acme.OrderPaid",{}]', 1700000002000), created_at = 'infinity' WHERE event_sequence_number = 1573675342192967902;
+\set ON_ERROR_STOP 0
+CALL evento.import_evento();
+\set ON_ERROR_STOP 1
+SELECT is(:'LAST_ERROR_SQLSTATE'::text, '22023', 'a time without end');
+SELECT ok(:'LAST_ERROR_MESSAGE'::text ~ '1573675342192967902.*infinite', 'is named');
+UPDATE es__events SET created_at = now(), event_message = message('Domain', 'class com.acme.OrderPaid', '["com.acme.OrderPaid",{}]', 1700000002000, '["M",' || repeat('[', 20000) || repeat(']', 20000) || ']') WHERE event_sequence_number = 1573675342192967902;
+\set ON_ERROR_STOP 0
+CALL evento.import_evento();
+\set ON_ERROR_STOP 1
+SELECT is(:'LAST_ERROR_SQLSTATE'::text, '54001', 'JSON that is too deep');
+SELECT ok(:'LAST_ERROR_MESSAGE'::text ~ '1573675342192967902', 'is named');
+UPDATE es__events SET event_sequence_number = 9223372036854775807, event_message = message('Domain', 'class com.acme.OrderPaid', '["com.acme.OrderPaid",{}]', 1700000002000) WHERE event_sequence_number = 1573675342192967902;
+\set ON_ERROR_STOP 0
+CALL evento.import_evento();
+\set ON_ERROR_STOP 1
+SELECT is(:'LAST_ERROR_SQLSTATE'::text, '22023', 'a position at the end of bigint');
+SELECT ok(:'LAST_ERROR_MESSAGE'::text ~ '9223372036854775807.*no room', 'is named');
+DELETE FROM es__events WHERE event_sequence_number = 9223372036854775807;
+
 -- An event that was committed late below what has been read.
 INSERT INTO es__events VALUES (1573675342192967850, 'order-2', message('Domain', 'class com.acme.OrderPaid', '["com.acme.OrderPaid",{}]', 1700000002000), 'OrderPaid', 'default', now());
 \set ON_ERROR_STOP 0
@@ -90,12 +117,15 @@ CALL evento.import_evento();
 SELECT is(:'LAST_ERROR_SQLSTATE'::text, '55000', 'a late event is found out');
 DELETE FROM es__events WHERE event_sequence_number = 1573675342192967850;
 
--- Columns as other versions of the server have them; no snapshots.
+-- Columns as other versions of the server have them; no snapshots. An operator that another has planted in the caller's search_path is not used.
+CREATE FUNCTION planted(bigint, numeric) RETURNS numeric LANGUAGE plpgsql AS $$ BEGIN RAISE 'planted'; END $$;
+CREATE OPERATOR / (LEFTARG = bigint, RIGHTARG = numeric, FUNCTION = planted);
 CREATE TABLE old_events (event_sequence_number bigint, aggregate_id varchar(100), event_message jsonb, event_name varchar(100), created_at bigint);
 ALTER TABLE old_events ADD context varchar(100);
 INSERT INTO old_events SELECT 1573675342300000000 + n, 'bulk-' || n % 7, message('Domain', 'class com.acme.B', format('["com.acme.B",{"n":%s}]', n), 1700000000000)::jsonb, 'B', 1700000000000 + n, 'default' FROM generate_series(1, 2500) n;
 CALL evento.import_evento('old_events', NULL, 1000) \gset
 SELECT is(:imported, 2500, 'another table, in batches');
+DROP OPERATOR / (bigint, numeric);
 SELECT is((SELECT recorded_at FROM evento.read_stream('bulk-1', 1, 1)), '2023-11-14 22:13:20.001+00'::timestamptz, 'milliseconds as time');
 SELECT is((SELECT count(*) FROM (SELECT version, row_number() OVER (PARTITION BY stream ORDER BY position) AS n FROM evento._events e JOIN evento._streams s USING (stream_no), LATERAL (SELECT s.name AS stream) x WHERE s.name LIKE 'bulk-%') v WHERE v.version <> v.n), 0::bigint, 'versions are dense across batches');
 
