@@ -578,7 +578,10 @@ evento_index_main(Datum arg)
 
 	BackgroundWorkerInitializeConnectionByOid(job->dboid, InvalidOid, 0);
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	set_integer("lock_timeout", 0);
+	if (GetConfigOption("transaction_timeout", true, false) != NULL)	/* new in PostgreSQL 17 */
+		set_integer("transaction_timeout", 0);
 	set_integer("maintenance_work_mem", job->maintenance_work_mem);
 	set_integer("max_parallel_maintenance_workers", job->parallel_workers);
 

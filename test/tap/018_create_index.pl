@@ -74,6 +74,12 @@ is($node->state_of("SET ROLE evento_admin; CALL evento.drop_index('type')"), '',
 is($node->state_of("SET ROLE evento_admin; CALL evento.create_index('type')"), '', 'and create');
 is($node->state_of("SET ROLE evento_reader; SELECT * FROM evento.indexes"), '', 'a reader sees them');
 
+# What the database sets for its sessions is for these; the caller has been asked already.
+$node->safe_psql('postgres', 'ALTER DATABASE postgres SET default_transaction_read_only = on');
+is($node->state_of(q{CALL evento.create_index('data.settings')}), '25006', 'a session that only reads may not');
+is($node->state_of(q{SET default_transaction_read_only = off; CALL evento.create_index('data.settings'); CALL evento.drop_index('data.settings')}), '', 'one that writes may, whatever is the default');
+$node->safe_psql('postgres', 'SET default_transaction_read_only = off; ALTER DATABASE postgres RESET ALL');
+
 # ---- behind an old snapshot ----
 
 my $old = old_snapshot();
