@@ -23,7 +23,7 @@ BENCH ?=
 PROXY ?= yes
 VERSIONS ?= 15 17 18
 
-# Where this Makefile lies: objects may go elsewhere (make -C objects -f here/Makefile).
+# Where this Makefile lies: objects may go elsewhere (make -C objects -f here/Makefile), as long as there are none here.
 here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" '$(here)/evento.control')
 
@@ -111,18 +111,32 @@ ifeq ($(WERROR),1)
 PG_CFLAGS += -Werror
 endif
 
-EXTRA_CLEAN = sql/evento--$(EXTVERSION).sql
+# Of which server the objects are.
+server := $(CURDIR)/extension/.server
+EXTRA_CLEAN = sql/evento--$(EXTVERSION).sql extension/.server
 
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifeq ($(wildcard $(PGXS)),)
 $(error No PGXS found by PG_CONFIG=$(PG_CONFIG). Install the server's development files (Debian: postgresql-server-dev-15), or run "make deps")
 endif
 
+ifneq ($(CURDIR),$(here))
+ifneq ($(wildcard $(here)/extension/*.o $(here)/sql/evento--$(EXTVERSION).sql),)
+$(error $(here) has objects of its own, which would be taken for those of this directory: "make clean" there first)
+endif
+endif
+
 # Bitcode would serve JIT inlining alone, and wants a clang of the server's version.
 override with_llvm = no
 include $(PGXS)
 
-$(OBJS): $(wildcard $(here)/extension/*.h $(here)/include/*.h) $(here)/evento.control
+$(OBJS): $(wildcard $(here)/extension/*.h $(here)/include/*.h) $(here)/evento.control $(server)
+
+# Where PG_CONFIG names another one than last time, they are made again.
+.PHONY: look-at-server
+$(server): look-at-server
+	@mkdir -p $(@D); said=$$($(PG_CONFIG) --version --pkglibdir --includedir-server --cflags); \
+	[ "$$(cat $@ 2>/dev/null)" = "$$said" ] || printf '%s\n' "$$said" >$@
 
 sql/evento--$(EXTVERSION).sql: $(here)/sql/evento.sql $(here)/evento.control
 	@mkdir -p sql

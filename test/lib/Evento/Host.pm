@@ -79,7 +79,9 @@ sub copy_sources
 	my ($self) = @_;
 	my $src = "$self->{dir}/src";
 	make_path($src);
-	my @exclude = map { "--exclude=$_" } qw(./.git ./build *.o *.so *.a *.bc target node_modules tmp_check results);
+	# The script of the version at hand is made of sql/evento.sql; those from version to version are sources.
+	my @made = map { s{^\Q$self->{top}\E}{.}r } grep { !/--.*--/ } glob "$self->{top}/sql/evento--*.sql";
+	my @exclude = map { "--exclude=$_" } qw(./.git ./build .server *.o *.so *.a *.bc target node_modules tmp_check results), @made;
 	system('sh', '-c', 'cd "$1" && shift && to=$1 && shift && tar -cf - "$@" . | tar -xf - -C "$to"', 'sh',
 		$self->{top}, $src, @exclude) == 0
 	  or die "could not copy the sources to $src\n";
