@@ -101,15 +101,17 @@ sub take_logs
 
 # ---- what there is to run ----
 
-# Gives the items in the order in which they run: { name, kind, … }.
+# Gives the items in the order in which they run: { name, kind, … }; parts are
+# the files that one item runs together.
 sub discover
 {
 	my ($src) = @_;
 	my @items;
 	for my $dir (grep { -e "$src/$_/Makefile" } qw(test/unit test/fuzz))
 	{
-		push @items, { name => $dir, kind => 'make', goal => [ '-C', "$src/$dir", 'check' ] };
-		push @items, { name => "$dir (address and undefined behaviour sanitizers)", kind => 'make', goal => [ '-C', "$src/$dir", 'check', 'SANITIZE=1' ] }
+		my %make = (kind => 'make', parts => [ map { short($src, $_) } glob "$src/$dir/*.c" ]);
+		push @items, { %make, name => $dir, goal => [ '-C', "$src/$dir", 'check' ] };
+		push @items, { %make, name => "$dir (address and undefined behaviour sanitizers)", goal => [ '-C', "$src/$dir", 'check', 'SANITIZE=1' ] }
 		  if $dir eq 'test/unit';
 	}
 	push @items, map { { name => short($src, $_), kind => 'regress', file => $_ } } sort glob "$src/test/regress/sql/*.sql";
@@ -125,12 +127,17 @@ sub short
 	return substr($file, length($src) + 1);
 }
 
-# An item is wanted where one of the words in TESTS is a part of its name.
+# An item is wanted where one of the words in TESTS is a part of its name, or
+# of the name of a file that it runs together with others.
 sub wanted
 {
 	my ($item) = @_;
 	return 1 if !@wanted;
-	return scalar grep { index($item->{name}, $_) >= 0 } @wanted;
+	for my $name ($item->{name}, @{ $item->{parts} // [] })
+	{
+		return 1 if grep { index($name, $_) >= 0 } @wanted;
+	}
+	return 0;
 }
 
 # ---- building ----
