@@ -4,6 +4,32 @@
 \echo Use "CREATE EXTENSION evento" to load this file. \quit
 
 -- ---------------------------------------------------------------------------
+-- Functions that run with their owner's rights look things up in this schema.
+-- One that was there before must be nobody else's, and hold nothing that these
+-- could come upon.  (A dump makes it before the extension, and all else behind.)
+-- ---------------------------------------------------------------------------
+
+DO $schema$
+DECLARE
+  stranger text;
+BEGIN
+  SELECT o.rolname INTO stranger
+    FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) n.nspowner
+   WHERE n.nspname OPERATOR(pg_catalog.=) 'evento' AND NOT o.rolsuper AND o.rolname OPERATOR(pg_catalog.<>) CURRENT_USER;
+  IF FOUND THEN
+    RAISE EXCEPTION 'schema "evento" belongs to "%", who could change what the extension does', stranger
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'ALTER SCHEMA evento OWNER TO CURRENT_USER, once you know what it is for.';
+  END IF;
+  IF EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.=) 'evento'::pg_catalog.regnamespace)
+     OR EXISTS (SELECT FROM pg_catalog.pg_operator p WHERE p.oprnamespace OPERATOR(pg_catalog.=) 'evento'::pg_catalog.regnamespace)
+     OR EXISTS (SELECT FROM pg_catalog.pg_type p WHERE p.typnamespace OPERATOR(pg_catalog.=) 'evento'::pg_catalog.regnamespace) THEN
+    RAISE EXCEPTION 'schema "evento" is not empty'
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Drop or move what is in it.';
+  END IF;
+END
+$schema$;
+
+-- ---------------------------------------------------------------------------
 -- Roles.  They belong to the cluster, not to the extension: another database
 -- may have made them already, and DROP EXTENSION leaves them.
 -- ---------------------------------------------------------------------------

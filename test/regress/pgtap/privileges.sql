@@ -222,6 +222,17 @@ SELECT is((SELECT string_agg(p.what || ': ' || s, ', ') FROM present p LEFT JOIN
 RESET ROLE;
 SET client_min_messages = warning;
 DROP SCHEMA trap CASCADE;
+
+-- A schema that another has made would let its owner plant what functions of the extension's owner come upon.
+DROP EXTENSION evento;
+DROP SCHEMA evento CASCADE;
+CREATE SCHEMA evento AUTHORIZATION pgtap_guest;
+SELECT throws_ok('CREATE EXTENSION evento', '55000', 'schema "evento" belongs to "pgtap_guest", who could change what the extension does', 'a schema of another is refused');
+ALTER SCHEMA evento OWNER TO CURRENT_USER;
+CREATE FUNCTION evento.array_position(text[], text) RETURNS integer LANGUAGE sql AS 'SELECT 1';
+SELECT throws_ok('CREATE EXTENSION evento', '55000', 'schema "evento" is not empty', 'and one with something in it');
+DROP FUNCTION evento.array_position(text[], text);
+SELECT lives_ok('CREATE EXTENSION evento', 'an empty one is used');
 DROP OWNED BY pgtap_reader, pgtap_writer, pgtap_proxy, pgtap_admin, pgtap_guest, pgtap_nobody;
 DROP ROLE pgtap_reader, pgtap_writer, pgtap_proxy, pgtap_admin, pgtap_guest, pgtap_nobody;
 SELECT * FROM finish();
