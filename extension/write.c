@@ -16,6 +16,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -197,18 +198,24 @@ indexes_insert(IndexWriter *writer, Relation rel, TupleTableSlot **slots,
 	{
 		Oid			user;
 		int			context;
+		int			settings = NewGUCNestLevel();
 
 		/*
 		 * Expressions are of the owner's making and run as the owner, as when
-		 * the index is built.  An error ends the transaction, and this with it.
+		 * the index is built.  So what they call is not looked for where who
+		 * appends would have it found.  An error ends the transaction, and all
+		 * of this with it.
 		 */
 		GetUserIdAndSecContext(&user, &context);
 		SetUserIdAndSecContext(rel->rd_rel->relowner, context | SECURITY_RESTRICTED_OPERATION);
+		(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 		for (int i = 0; i < n; i++)
 		{
 			evento_insert_index_tuples(writer->rri, slots[i], writer->estate);
 			ResetPerTupleExprContext(writer->estate);
 		}
+		AtEOXact_GUC(false, settings);
 		SetUserIdAndSecContext(user, context);
 		return;
 	}

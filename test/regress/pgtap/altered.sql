@@ -1,6 +1,6 @@
 -- altered.sql: tables of the extension that were given indexes or columns.
 \ir helpers.psql
-SELECT plan(22);
+SELECT plan(25);
 
 -- ---- indexes on expressions, and of some rows ----
 
@@ -32,6 +32,27 @@ SELECT evento.append('indexed-3', 'T', '2', id => '00000000-0000-4000-8000-00000
 \set ON_ERROR_STOP 1
 SELECT is(:'state'::text, '23505', 'one that is not, where an index forbids it, is no reason to try again');
 DROP INDEX evento.own;
+
+-- ---- what an index calls runs as the owner: who appends has no say in what that is ----
+
+CREATE FUNCTION public.customer(data json) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN lower(data ->> 'customer'); END $$;
+CREATE INDEX calling ON evento._events (public.customer(data)) WHERE data IS NOT NULL;
+CREATE SCHEMA trap;
+CREATE FUNCTION trap.lower(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'trapped as %', current_user; END $$;
+SET search_path = trap, pg_catalog, public;
+\set ON_ERROR_STOP 0
+SELECT evento.append('calling-1', 'T', '{"customer": "Ada"}');
+\set state :SQLSTATE
+\set ON_ERROR_STOP 1
+SELECT current_setting('search_path') AS path \gset
+RESET search_path;
+SELECT is(:'state'::text, '00000', 'a search_path does not change what an index calls');
+SELECT is(:'path'::text, 'trap, pg_catalog, public', 'and is as it was, behind the commit');
+SELECT is((SELECT count(*) FROM evento._events WHERE data IS NOT NULL AND public.customer(data) = 'ada'), 1::bigint, 'the event is in the index');
+DROP INDEX evento.calling;
+SET client_min_messages = warning;
+DROP SCHEMA trap CASCADE;
+RESET client_min_messages;
 
 -- ---- columns ----
 
