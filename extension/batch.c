@@ -239,10 +239,12 @@ evento_append_batch(PG_FUNCTION_ARGS)
 		malformed(&reader, psprintf("%u items, not 1 to %d", nitems, EVENTO_PACKED_MAX_ITEMS));
 
 	evento_stats_count(EVENTO_STAT_BATCHES, 1);
+
+	/* In the memory of this call, which an error gives back, too. */
+	evento_buffer_lookups_begin();
 	per_item = AllocSetContextCreate(CurrentMemoryContext, "evento batch item",
 									 ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(per_item);
-	evento_buffer_lookups_begin();
 	for (uint32 i = 0; i < nitems; i++)
 	{
 		const char *batch_end = reader.end;
@@ -265,8 +267,8 @@ evento_append_batch(PG_FUNCTION_ARGS)
 	}
 	if (reader.at != reader.end)
 		malformed(&reader, "bytes left over behind the last item");
-	evento_buffer_lookups_end();
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(per_item);
+	evento_buffer_lookups_end();
 	return (Datum) 0;
 }

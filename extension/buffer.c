@@ -274,13 +274,9 @@ evento_buffer_load(EventoEntry *entry)
 void
 evento_buffer_lookups_begin(void)
 {
-	MemoryContext caller;
-
 	buffer_start();
-	caller = MemoryContextSwitchTo(buffer->context);
 	buffer->lookup = evento_lookup_begin(SnapshotSelf);
 	buffer->lookup_subid = GetCurrentSubTransactionId();
-	MemoryContextSwitchTo(caller);
 }
 
 void

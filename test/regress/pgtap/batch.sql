@@ -1,7 +1,7 @@
 -- batch.sql: append_batch: outcomes item by item, locks and fences, snapshots
 -- with an append, malformed input.
 \ir helpers.psql
-SELECT plan(63);
+SELECT plan(64);
 
 -- ---- outcomes ----
 
@@ -177,6 +177,23 @@ SELECT is_empty($$SELECT n FROM good, generate_series(0, octet_length(b) - 1) n 
 SELECT ok((SELECT count(pg_temp.state_of(set_byte(b, n, v))) > 0 FROM good, generate_series(0, octet_length(b) - 1) n, unnest(ARRAY[0, 1, 127, 128, 255]) v), 'any byte may be wrong, the server lives');
 SELECT is_empty($$SELECT DISTINCT s FROM (SELECT pg_temp.state_of(set_byte(b, n, v)) FROM good, generate_series(0, octet_length(b) - 1) n, unnest(ARRAY[0, 1, 127, 128, 255]) v) x (s) WHERE s NOT IN ('V0006')$$, 'and says V0006 or nothing');
 SELECT is_empty($$SELECT 1 FROM evento.streams WHERE stream = 'x'$$, 'nothing of a malformed batch is stored');
+
+-- One that failed leaves nothing behind in a transaction that goes on.
+BEGIN;
+SELECT evento.append('x-2', 'A', '1') \gset
+DO $do$
+DECLARE
+  bad bytea := pg_temp.batch(pg_temp.item('x-3', ARRAY[pg_temp.event('A', '1')], 77)) || '\x00';
+BEGIN
+  FOR i IN 1 .. 200 LOOP
+    IF pg_temp.state_of(bad) IS DISTINCT FROM 'V0006' THEN
+      RAISE EXCEPTION 'it did not fail';
+    END IF;
+  END LOOP;
+END
+$do$;
+SELECT cmp_ok((SELECT sum(total_bytes) FROM pg_backend_memory_contexts WHERE name LIKE 'evento%'), '<', 1000000::numeric, 'nor memory, however many fail in one transaction');
+COMMIT;
 
 -- ---- limits and a full batch ----
 
