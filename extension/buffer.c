@@ -271,6 +271,19 @@ evento_buffer_load(EventoEntry *entry)
 	entry->loaded = true;
 }
 
+/*
+ * A batch has scans open, which belong to whoever called it.  What writes while
+ * it runs, as a function in an index can, would find them, or end them.
+ */
+void
+evento_buffer_check_idle(void)
+{
+	if (buffer != NULL && buffer->lookup != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot change streams within append_batch()")));
+}
+
 void
 evento_buffer_lookups_begin(void)
 {

@@ -66,6 +66,7 @@ evento_check_write(const char *what)
 				 errhint("Connect to the primary.")));
 	PreventCommandIfReadOnly(what);
 	PreventCommandIfParallelMode(what);
+	evento_buffer_check_idle();
 }
 
 const char *

@@ -384,6 +384,9 @@ extern int64 evento_buffer_find_version(EventoEntry *entry, int64 version);
 extern int64 evento_buffer_version(int64 at);
 extern HeapTuple evento_buffer_tuple(int64 at, bool *copied);
 
+/* Raises while append_batch is at work. */
+extern void evento_buffer_check_idle(void);
+
 /* From here to the end (or an error), streams are looked up with scans kept open. */
 extern void evento_buffer_lookups_begin(void);
 extern void evento_buffer_lookups_end(void);

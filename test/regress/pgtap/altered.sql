@@ -1,6 +1,6 @@
 -- altered.sql: tables of the extension that were given indexes or columns.
 \ir helpers.psql
-SELECT plan(25);
+SELECT plan(27);
 
 -- ---- indexes on expressions, and of some rows ----
 
@@ -50,6 +50,18 @@ SELECT is(:'state'::text, '00000', 'a search_path does not change what an index 
 SELECT is(:'path'::text, 'trap, pg_catalog, public', 'and is as it was, behind the commit');
 SELECT is((SELECT count(*) FROM evento._events WHERE data IS NOT NULL AND public.customer(data) = 'ada'), 1::bigint, 'the event is in the index');
 DROP INDEX evento.calling;
+
+-- What is called while a batch is at work cannot begin another.
+CREATE FUNCTION public.again(stream text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  PERFORM evento.append_batch(pg_temp.batch(pg_temp.item('inner-1', ARRAY[pg_temp.event('T', '1')])));
+  RETURN stream;
+END
+$$;
+CREATE INDEX again ON evento._snapshots (public.again(stream));
+SELECT is((SELECT state FROM pg_temp.catch($$SELECT count(*) FROM evento.append_batch(pg_temp.batch(pg_temp.item('outer-1', ARRAY[pg_temp.event('T', '1')], state => '1'), pg_temp.item('outer-2', ARRAY[pg_temp.event('T', '1')], state => '1')))$$)), '55000', 'a batch within a batch');
+DROP INDEX evento.again;
+SELECT is_empty($$SELECT stream FROM evento.streams WHERE category IN ('inner', 'outer')$$, 'stores nothing');
 SET client_min_messages = warning;
 DROP SCHEMA trap CASCADE;
 RESET client_min_messages;
