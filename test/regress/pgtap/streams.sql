@@ -1,7 +1,7 @@
 -- streams.sql: deletion together with appends of the same transaction,
 -- tombstones, metadata of streams, snapshots of what is not written yet.
 \ir helpers.psql
-SELECT plan(146);
+SELECT plan(149);
 
 -- What a session that comes later finds of a stream: head, versions that are read, deleted?, tombstone?
 CREATE FUNCTION pg_temp.found(stream text, OUT head bigint, OUT versions text, OUT deleted boolean, OUT tombstone boolean) LANGUAGE sql AS $$
@@ -148,6 +148,15 @@ ROLLBACK TO x;
 UPDATE evento._streams SET name = name WHERE false;
 COMMIT;
 SELECT results_eq($$SELECT * FROM pg_temp.found('s-7')$$, $$VALUES (1::bigint, '1', false, false)$$, 'a deletion that is gone is no change by another way');
+BEGIN;
+SELECT evento.append('u-1', 'T', '1') \gset
+SAVEPOINT x;
+SELECT evento.delete_stream('u-1') \gset
+SELECT is(evento.append('u-1', 'T', '2', expected => 0), 2::bigint, 'a deletion that an append has taken note of');
+ROLLBACK TO x;
+SELECT is(evento.append('u-1', 'T', '2', expected => -4), 2::bigint, 'is forgotten with the savepoint');
+COMMIT;
+SELECT results_eq($$SELECT * FROM pg_temp.found('u-1')$$, $$VALUES (2::bigint, '1 2', false, false)$$, 'by the commit, too');
 BEGIN;
 SELECT evento.append('s-8', 'T', '1'), evento.delete_stream('s-8') \gset
 UPDATE evento._streams SET name = name WHERE false;
