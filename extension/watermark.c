@@ -213,15 +213,14 @@ static int64
 find_row(Relation rel, Snapshot snapshot, ItemPointer tid)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = NULL;
 	bool		found = IsMVCCSnapshot(snapshot) && find_from_hint(rel, snapshot, slot);
 	int64		watermark = 0;
 
 	if (!found)
 	{
-		TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-
+		scan = table_beginscan(rel, snapshot, 0, NULL);
 		found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
-		table_endscan(scan);
 	}
 	ItemPointerSetInvalid(tid);
 	if (found)
@@ -232,6 +231,9 @@ find_row(Relation rel, Snapshot snapshot, ItemPointer tid)
 		watermark = DatumGetInt64(slot_getattr(slot, Anum_watermark_position, &isnull));
 	}
 	ExecDropSingleTupleTableSlot(slot);
+	/* What the slot held was the scan's. */
+	if (scan != NULL)
+		table_endscan(scan);
 	return watermark;
 }
 
