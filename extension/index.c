@@ -305,7 +305,14 @@ relation_owner(Oid relid)
 	return owner;
 }
 
-/* Starts a transaction as the owner of the table; memory is that of the worker. */
+/*
+ * Starts a transaction as the owner of the table; memory is that of the worker.
+ * No security context is set: CREATE INDEX CONCURRENTLY ends this transaction
+ * and begins others, and outside of transactions there must be none.  What
+ * others wrote (expressions of indexes) the statements evaluate in a
+ * restricted one of their own, where no SET ROLE leads back to the superuser;
+ * event triggers are superusers' own.
+ */
 static void
 begin_as_owner(MemoryContext memory)
 {
@@ -317,7 +324,7 @@ begin_as_owner(MemoryContext memory)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("extension \"evento\" is missing or incomplete in this database")));
-	SetUserIdAndSecContext(relation_owner(indexes), SECURITY_LOCAL_USERID_CHANGE);
+	SetUserIdAndSecContext(relation_owner(indexes), 0);
 	MemoryContextSwitchTo(memory);
 }
 
