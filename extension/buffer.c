@@ -578,6 +578,8 @@ on_subxact_commit(SubTransactionId subid, SubTransactionId parent)
 static void
 on_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
 {
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		evento_positions_abort_sub();
 	if (buffer == NULL)
 		return;
 	if (event == SUBXACT_EVENT_ABORT_SUB)
@@ -731,6 +733,7 @@ on_xact(XactEvent event, void *arg)
 						(errcode(ERRCODE_EVENTO_TWO_PHASE),
 						 errmsg("cannot PREPARE a transaction that has appended events"),
 						 errdetail("Positions are taken when the session that appended commits.")));
+			evento_positions_check_prepare();
 			if (buffer != NULL)
 				close_spill();
 			break;

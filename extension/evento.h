@@ -533,7 +533,7 @@ typedef struct EventoDb
 	pg_atomic_uint32 waiters;	/* on a standby: somebody is in wait() */
 	pg_atomic_uint32 waiting;	/* sessions in wait() */
 	pg_atomic_uint32 worker;	/* proc number + 1 of the worker; 0: none */
-	pg_atomic_uint32 worker_pid;	/* of the last one */
+	pg_atomic_uint32 worker_pid;	/* 0: none, or one that is just starting or ending */
 	pg_atomic_uint32 worker_wanted;
 	pg_atomic_uint32 worker_trouble;	/* EVENTO_TROUBLE_*; by the launcher */
 	pg_atomic_uint32 worker_failing;	/* its last turn ended with worker_error */
@@ -703,6 +703,12 @@ extern int64 evento_positions_take(int64 n);
 
 /* At COMMIT or ABORT.  Never raises. */
 extern void evento_positions_end(bool committed);
+
+/* At the end of a subtransaction that is rolled back.  Never raises. */
+extern void evento_positions_abort_sub(void);
+
+/* V0007 where a transaction cannot be prepared for two-phase commit. */
+extern void evento_positions_check_prepare(void);
 
 /* Rows may have come in by another way: seed again before the next position. */
 extern void evento_positions_unknown(void);

@@ -423,6 +423,34 @@ evento_positions_end(bool committed)
 		evento_wake_worker(evento_db());
 }
 
+/*
+ * A subtransaction of one that wrote evento._identity is gone, and that row may
+ * be gone with it.  Who seeds next finds it or writes it again: where it is
+ * missing, a promotion would not be told from a log that was never used.
+ */
+void
+evento_positions_abort_sub(void)
+{
+	if (identity_written)
+		evento_positions_unknown();
+}
+
+/*
+ * A prepared transaction is ended by another session, maybe after a restart:
+ * nobody could follow up there what on_xact does for its own.
+ */
+void
+evento_positions_check_prepare(void)
+{
+	if (identity_written || jumped || rows_changed)
+		ereport(ERROR,
+				(errcode(ERRCODE_EVENTO_TWO_PHASE),
+				 rows_changed ?
+				 errmsg("cannot PREPARE a transaction that has changed rows of evento's tables") :
+				 errmsg("cannot PREPARE a transaction that has called jump_positions()"),
+				 errdetail("What the server knows of positions and streams is brought up to date by the session that commits.")));
+}
+
 /* The next append seeds again, and looks into the tables. */
 void
 evento_positions_unknown(void)

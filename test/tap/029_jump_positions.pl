@@ -7,7 +7,7 @@ use Evento::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = Evento::Cluster->started('main', conf => "evento.position_jump = 100000\n");
+my $node = Evento::Cluster->started('main', conf => "evento.position_jump = 100000\nmax_prepared_transactions = 2\n");
 
 my ($last, $first) = split /\|/, $node->safe_psql('postgres', q{SELECT * FROM evento.jump_positions()});
 is($last, '0', 'before the first event');
@@ -62,5 +62,31 @@ is($node->finish($writers, 120), 0, 'beside writers');
 $node->settle;
 $node->log_is_sound('after these');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM evento.events'), 6400 + 20 + 1 + 1 + 3600, 'every event is in the view');
+
+# ---- in a savepoint that is rolled back, as the first thing in a log ----
+
+# What says whose positions these are went with the savepoint, and a promotion could not be told.
+for my $case ([ 'append' => q{SELECT evento.append('s', 'T', '1')} ], [ 'jump' => 'SELECT evento.jump_positions()' ], [ 'nothing' => 'SELECT 1' ])
+{
+	my ($db, $then) = @$case;
+	$node->safe_psql('postgres', "CREATE DATABASE $db");
+	$node->safe_psql($db, 'CREATE EXTENSION evento');
+	$node->safe_psql($db, "BEGIN; SAVEPOINT a; SELECT evento.jump_positions('gone'); ROLLBACK TO a; $then; COMMIT");
+	$node->safe_psql($db, q{SELECT evento.append('s', 'T', '1')});
+	is($node->safe_psql($db, 'SELECT count(*) FROM evento._identity'), '1', "rolled back to a savepoint, then $db: the log is this server's");
+	$node->settle($db);
+	$node->log_is_sound("rolled back to a savepoint, then $db", $db);
+}
+
+# ---- a transaction that another session ends ----
+
+is($node->state_of(q{BEGIN; SELECT evento.jump_positions('two'); PREPARE TRANSACTION 'two'}), 'V0007', 'a jump cannot be prepared');
+is($node->state_of(q{BEGIN; DELETE FROM evento._streams WHERE false; PREPARE TRANSACTION 'two'}), 'V0007', 'nor can a repair of the tables by hand');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_prepared_xacts'), '0', 'neither is');
+$node->safe_psql('postgres', q{SELECT evento.append('s', 'T', '1')});
+is($node->state_of(q{BEGIN; CREATE TABLE own (); PREPARE TRANSACTION 'own'}), '', 'one that did so in a session before holds up no other');
+$node->safe_psql('postgres', q{ROLLBACK PREPARED 'own'});
+$node->settle;
+$node->log_is_sound('after these');
 $node->stop;
 done_testing();
