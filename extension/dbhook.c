@@ -45,20 +45,23 @@ stop_worker(Oid dboid)
 {
 	EventoDb   *db = evento_db_find(dboid);
 	TimestampTz start = GetCurrentTimestamp();
-	int			pid;
+	int			told = 0;
 
 	if (db == NULL)
 		return false;
 	pg_atomic_write_u64(&db->keep_off_until,
 						(uint64) TimestampTzPlusMilliseconds(start, KEEP_OFF_MS));
-	if (pg_atomic_read_u32(&db->worker) == 0)
-		return true;
-	pid = (int) pg_atomic_read_u32(&db->worker_pid);
-	if (pid > 0)
-		kill(pid, SIGTERM);
+
+	/* One that comes later sees that, and goes by itself. */
+	pg_memory_barrier();
 	while (pg_atomic_read_u32(&db->worker) != 0 &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), STOP_MS))
 	{
+		int			pid = (int) pg_atomic_read_u32(&db->worker_pid);
+
+		if (pid > 0 && pid != told)
+			kill(pid, SIGTERM);
+		told = pid;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10,
 						 PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);

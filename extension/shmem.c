@@ -317,10 +317,13 @@ evento_wake_worker(EventoDb *db)
 
 	if (worker == 0)
 	{
-		/* None is running: say so, unless somebody has. */
+		/*
+		 * None is running: say so, unless somebody has.  The flag goes first:
+		 * one that is retiring looks at it after it has cleared the wish.
+		 */
+		pg_atomic_exchange_u32(&db->wake, 1);
 		if (pg_atomic_exchange_u32(&db->worker_wanted, 1) == 0)
 			evento_wake_launcher();
-		pg_atomic_exchange_u32(&db->wake, 1);
 		set_latch_of(pg_atomic_read_u32(&db->worker));
 	}
 	else if (pg_atomic_exchange_u32(&db->wake, 1) == 0)

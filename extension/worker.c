@@ -92,13 +92,24 @@ evento_process_rest(pg_atomic_uint32 *woken, long timeout_ms, uint32 wait_event,
 
 /* ---- the worker ---- */
 
+/* The pid goes first: while there is a worker, it is that one's or nobody's. */
+static void
+resign(EventoDb *db)
+{
+	uint32		me = (uint32) evento_my_proc_number() + 1;
+
+	if (pg_atomic_read_u32(&db->worker) != me)
+		return;
+	pg_atomic_write_u32(&db->worker_pid, 0);
+	pg_write_barrier();
+	pg_atomic_write_u32(&db->worker, 0);
+	pg_memory_barrier();
+}
+
 static void
 on_worker_exit(int code, Datum arg)
 {
-	EventoDb   *db = evento_db();
-	uint32		me = (uint32) evento_my_proc_number() + 1;
-
-	pg_atomic_compare_exchange_u32(&db->worker, &me, 0);
+	resign(evento_db());
 
 	/* Only the launcher that started us is told by the postmaster. */
 	evento_wake_launcher();
@@ -111,11 +122,9 @@ on_worker_exit(int code, Datum arg)
 EVENTO_NORETURN static void
 retire(EventoDb *db)
 {
-	uint32		me = (uint32) evento_my_proc_number() + 1;
-
 	if (db != NULL)
 	{
-		pg_atomic_compare_exchange_u32(&db->worker, &me, 0);
+		resign(db);
 		pg_atomic_exchange_u32(&db->worker_wanted, 0);
 		if (pg_atomic_exchange_u32(&db->wake, 0) != 0)
 			evento_wake_worker(db);
@@ -435,6 +444,11 @@ evento_worker_main(Datum arg)
 	pg_atomic_write_u32(&db->worker_trouble, EVENTO_TROUBLE_NONE);
 	pg_atomic_write_u32(&db->worker_failing, 0);
 	pg_atomic_write_u32(&db->worker_wanted, 1);
+
+	/* Somebody wants the database to himself, and may have looked before we were there. */
+	pg_memory_barrier();
+	if ((TimestampTz) pg_atomic_read_u64(&db->keep_off_until) > GetCurrentTimestamp())
+		proc_exit(0);
 	evento_stats_add(db, EVENTO_STAT_WORKER_STARTS, 1);
 	evento_wake_launcher();
 	wait_event = evento_wait_event("EventoWorkerMain");

@@ -92,6 +92,15 @@ is($node->state_of('DROP DATABASE three'), '55006', 'not while others are connec
 works('three', 'still there');
 $holder->quit;
 
+# One whose worker is just about to start.
+for my $round (1 .. 25)
+{
+	my $pause = 0.001 * ($round - 1);
+	my ($state, $text) = $node->state_of("CREATE DATABASE brief;\n\\c brief\nCREATE EXTENSION evento; SELECT evento.append('s', 'T', '1'); SELECT pg_sleep($pause);\n\\c postgres\nDROP DATABASE brief");
+	is($state, '', "dropped $pause s after the first use") or diag($text);
+	$node->state_of('DROP DATABASE IF EXISTS brief');
+}
+
 # ---- the extension goes and comes ----
 
 my $session = $node->background_psql('three');
