@@ -701,6 +701,12 @@ extern void evento_heads_forget(EventoDb *db, Oid filenode, uint64 hash, const c
  */
 extern int64 evento_positions_take(int64 n);
 
+/*
+ * For who is about to give numbers of proxies, sessions or locks: sees to it
+ * that their sequences are behind all that were given before a promotion.
+ */
+extern void evento_numbers_check(void);
+
 /* At COMMIT or ABORT.  Never raises. */
 extern void evento_positions_end(bool committed);
 

@@ -42,6 +42,7 @@
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -83,6 +84,13 @@ typedef enum Identity
 	IDENTITY_SAME,
 	IDENTITY_OTHER				/* a promotion, a restore or a copy */
 } Identity;
+
+/*
+ * Numbers of proxies, sessions and locks, which nobody may hold twice either.
+ * So many are left out where some may have been given that are lost here.
+ */
+static const char *const number_sequences[] = {"_proxies_proxy_id_seq", "_sessions_seq", "_tickets"};
+#define NUMBERS_JUMP (INT64CONST(1) << 32)
 
 /* What this transaction has done that its end has to follow up. */
 static bool published = false;	/* the slot is taken */
@@ -286,6 +294,21 @@ adopt(EventoDb *db, Oid sequence)
 	db->incarnation = sequence;
 }
 
+/* Where the jump is rolled back, the sequences stay where they are: no number is missed. */
+static void
+jump_numbers(Oid positions)
+{
+	Oid			schema = get_rel_namespace(positions);
+
+	for (int i = 0; i < lengthof(number_sequences); i++)
+	{
+		Oid			sequence = get_relname_relid(number_sequences[i], schema);
+
+		if (OidIsValid(sequence))
+			set_sequence(sequence, nextval_internal(sequence, false) + NUMBERS_JUMP);
+	}
+}
+
 /* Seeds the counter; the caller holds the seeding lock. */
 static void
 seed(EventoDb *db, Oid sequence)
@@ -308,6 +331,7 @@ seed(EventoDb *db, Oid sequence)
 	{
 		set_sequence(sequence, Max(newest, next - 1) + evento_position_jump + 1);
 		next = next_block(sequence);
+		jump_numbers(sequence);
 		write_jump(newest, next, reason);
 	}
 	else if (next <= newest)
@@ -364,6 +388,29 @@ reserve(EventoDb *db, Oid sequence, int64 first, int64 last)
 		}
 		atomic_max(&db->reserved, (uint64) next + POSITIONS_BLOCK - 1);
 	}
+}
+
+void
+evento_numbers_check(void)
+{
+	EventoDb   *db = evento_db();
+
+	if (unlikely(!evento_positions_known(db)))
+		seed_for_append(db, evento_rel(EVENTO_REL_POSITIONS));
+
+	/* A number that somebody was told is on disk, whatever synchronous_commit says. */
+	ForceSyncCommit();
+}
+
+/* SQL: _numbers_check() */
+PG_FUNCTION_INFO_V1(evento_numbers_check_sql);
+Datum
+evento_numbers_check_sql(PG_FUNCTION_ARGS)
+{
+	/* Without preload nobody gets a lock or appends. */
+	if (evento_shmem_ready() && !RecoveryInProgress())
+		evento_numbers_check();
+	PG_RETURN_VOID();
 }
 
 int64
@@ -610,6 +657,7 @@ evento_jump_positions(PG_FUNCTION_ARGS)
 	if (pg_atomic_read_u32(&db->seeded) != sequence)
 		seed(db, sequence);
 	next = jump(db, sequence, &last);
+	jump_numbers(sequence);
 	if (!identity_written)
 		unlock_seeding(ExclusiveLock);
 	write_jump(last, next, text_to_cstring(PG_GETARG_TEXT_PP(0)));

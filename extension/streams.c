@@ -246,5 +246,6 @@ evento_lock_key(PG_FUNCTION_ARGS)
 	evento_check_write("_lock_key");
 	bytes = evento_check_stream_name(PG_GETARG_TEXT_PP(0), &len);
 	evento_lock_stream(bytes, len);
+	evento_numbers_check();
 	PG_RETURN_VOID();
 }

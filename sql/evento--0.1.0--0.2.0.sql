@@ -1394,6 +1394,92 @@ GRANT EXECUTE ON FUNCTION jump_positions(text) TO evento_admin;
 -- A parallel restore loads the rows of an extension's tables in any order.
 ALTER TABLE _handlers DROP CONSTRAINT _handlers_bundle_bundle_version_fkey;
 
+CREATE FUNCTION _numbers_check() RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_numbers_check_sql';
+COMMENT ON FUNCTION _numbers_check() IS 'Before numbers of proxies and sessions are given: sees to it that they lie behind all that were given before a promotion, a restore or a copy, and that the commit waits for the disk.';
+
+COMMENT ON SEQUENCE _proxies_proxy_id_seq IS 'Numbers of proxies, a new one at each registration, never one that another had.';
+COMMENT ON SEQUENCE _sessions_seq IS 'Numbers of sessions: of two sessions of one instance the higher holds. Never one that another had.';
+
+CREATE OR REPLACE FUNCTION _proxy_register(name text, advertised text, internal text, http text, version text, replaces bigint DEFAULT NULL,
+                                OUT proxy_id bigint, OUT secret bytea)
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+BEGIN
+  PERFORM _numbers_check();
+  -- One who registers clears away what has been void for long.
+  DELETE FROM _proxies p WHERE p.renewed_at < pg_catalog.clock_timestamp() - interval '1 hour' AND p.proxy_id IS DISTINCT FROM replaces;
+  INSERT INTO _proxies (name, advertised, internal, http, version)
+    VALUES (_proxy_register.name, _proxy_register.advertised, _proxy_register.internal, _proxy_register.http, _proxy_register.version)
+    RETURNING _proxies.proxy_id INTO _proxy_register.proxy_id;
+  IF replaces IS NOT NULL THEN
+    UPDATE _sessions s SET proxy_id = _proxy_register.proxy_id WHERE s.proxy_id = replaces;
+    DELETE FROM _proxies p WHERE p.proxy_id = replaces;
+    PERFORM pg_catalog.pg_notify('evento_lock', '');
+  END IF;
+  INSERT INTO _secret (secret)
+    VALUES (pg_catalog.decode(pg_catalog.replace(pg_catalog.gen_random_uuid()::text || pg_catalog.gen_random_uuid()::text, '-', ''), 'hex'))
+    ON CONFLICT DO NOTHING;
+  SELECT s.secret INTO _proxy_register.secret FROM _secret s;
+  PERFORM pg_catalog.pg_notify('evento_cluster', '');
+END
+$$;
+
+CREATE OR REPLACE FUNCTION _session_sync(proxy_id bigint, closed bigint[], numbers bigint[], bundles text[], instances text[], versions bigint[],
+                              ages integer[], enabled boolean[], names text[], name_counts integer[])
+  RETURNS SETOF bigint
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  used integer := 0;
+  own text[];
+  no bigint;
+  began timestamptz;
+  given bigint[] := '{}';
+BEGIN
+  PERFORM _numbers_check();
+  -- Under a registration that ran out nothing is begun that others would not see.
+  IF NOT EXISTS (SELECT FROM _proxies p WHERE p.proxy_id = _session_sync.proxy_id
+                    AND p.renewed_at > pg_catalog.clock_timestamp() - interval '5 seconds') THEN
+    RAISE EXCEPTION 'proxy % is not registered', _session_sync.proxy_id USING ERRCODE = 'foreign_key_violation';
+  END IF;
+  DELETE FROM _sessions s WHERE s.session_no = ANY (closed) AND s.proxy_id = _session_sync.proxy_id;
+  -- One at a time, so that numbers are given in the order in which the instances connected, whichever proxy asks first.
+  IF 0 >= ANY (numbers) THEN
+    LOCK TABLE _sessions IN SHARE UPDATE EXCLUSIVE MODE;
+  END IF;
+  FOR i IN 1 .. pg_catalog.cardinality(numbers) LOOP
+    own := names[used + 1 : used + name_counts[i]];
+    used := used + name_counts[i];
+    no := NULL;
+    began := pg_catalog.statement_timestamp() - ages[i] * interval '1 millisecond';
+    IF numbers[i] <= 0 AND EXISTS (SELECT FROM _sessions n WHERE n.bundle = bundles[i] AND n.instance = instances[i]
+                                      AND n.session_no > -numbers[i] AND n.connected_at > began) THEN
+      NULL;  -- superseded before it was registered
+    ELSIF numbers[i] <= 0 THEN
+      INSERT INTO _sessions AS s (proxy_id, bundle, instance, bundle_version, enabled, names, connected_at)
+        VALUES (_session_sync.proxy_id, bundles[i], instances[i], versions[i], _session_sync.enabled[i], own, began)
+        RETURNING s.session_no INTO no;
+    ELSE
+      UPDATE _sessions s SET bundle_version = versions[i], enabled = _session_sync.enabled[i], names = own
+       WHERE s.session_no = numbers[i] AND s.proxy_id = _session_sync.proxy_id
+       RETURNING s.session_no INTO no;
+    END IF;
+    given := given || COALESCE(no, 0);
+  END LOOP;
+  -- The sessions that the new ones supersede.  They may be other proxies', and these may be doing the same to ours: this
+  -- waits for nobody; one that is left is told apart by its lower number.
+  DELETE FROM _sessions s
+   WHERE s.session_no IN (
+     SELECT o.session_no
+       FROM ROWS FROM (pg_catalog.unnest(numbers), pg_catalog.unnest(bundles), pg_catalog.unnest(instances), pg_catalog.unnest(given))
+              AS u (number, bundle, instance, given)
+       JOIN _sessions o ON o.bundle = u.bundle AND o.instance = u.instance AND o.session_no < u.given
+      WHERE u.number <= 0
+        FOR UPDATE OF o SKIP LOCKED);
+  PERFORM pg_catalog.pg_notify('evento_cluster', '');
+  RETURN QUERY SELECT g FROM pg_catalog.unnest(given) WITH ORDINALITY AS t (g, i) ORDER BY i;
+END
+$$;
+
 -- ---------------------------------------------------------------------------
 -- Privileges: nothing for PUBLIC
 -- ---------------------------------------------------------------------------

@@ -1650,10 +1650,10 @@ CREATE TABLE _proxies (
   load       jsonb NOT NULL DEFAULT '{}'
 );
 COMMENT ON TABLE _proxies IS 'Registered proxies; void 5 s after renewed_at.';
-COMMENT ON SEQUENCE _proxies_proxy_id_seq IS 'Numbers of proxies, a new one at each registration.';
+COMMENT ON SEQUENCE _proxies_proxy_id_seq IS 'Numbers of proxies, a new one at each registration, never one that another had.';
 
 CREATE SEQUENCE _sessions_seq AS bigint;
-COMMENT ON SEQUENCE _sessions_seq IS 'Numbers of sessions: of two sessions of one instance the higher holds.';
+COMMENT ON SEQUENCE _sessions_seq IS 'Numbers of sessions: of two sessions of one instance the higher holds. Never one that another had.';
 CREATE TABLE _sessions (
   session_no     bigint NOT NULL DEFAULT nextval('_sessions_seq') PRIMARY KEY,
   proxy_id       bigint NOT NULL REFERENCES _proxies ON DELETE CASCADE,
@@ -1766,12 +1766,17 @@ SELECT p.name, p.domain, p.description, p.detail, p.schema, p.path, p.line, p.bu
   FROM _payloads p;
 COMMENT ON VIEW payloads IS 'Payloads (commands, events, queries, views) that bundles described, with their JSON schema as text.';
 
+CREATE FUNCTION _numbers_check() RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_numbers_check_sql';
+COMMENT ON FUNCTION _numbers_check() IS 'Before numbers of proxies and sessions are given: sees to it that they lie behind all that were given before a promotion, a restore or a copy, and that the commit waits for the disk.';
+
 -- The calls of a proxy.  NOTIFY is used where the cluster changes, never by an append.
 
 CREATE FUNCTION _proxy_register(name text, advertised text, internal text, http text, version text, replaces bigint DEFAULT NULL,
                                 OUT proxy_id bigint, OUT secret bytea)
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 BEGIN
+  PERFORM _numbers_check();
   -- One who registers clears away what has been void for long.
   DELETE FROM _proxies p WHERE p.renewed_at < pg_catalog.clock_timestamp() - interval '1 hour' AND p.proxy_id IS DISTINCT FROM replaces;
   INSERT INTO _proxies (name, advertised, internal, http, version)
@@ -1828,6 +1833,7 @@ DECLARE
   began timestamptz;
   given bigint[] := '{}';
 BEGIN
+  PERFORM _numbers_check();
   -- Under a registration that ran out nothing is begun that others would not see.
   IF NOT EXISTS (SELECT FROM _proxies p WHERE p.proxy_id = _session_sync.proxy_id
                     AND p.renewed_at > pg_catalog.clock_timestamp() - interval '5 seconds') THEN
@@ -1952,6 +1958,9 @@ COMMENT ON FUNCTION _class_of(text) IS 'The class that bundles last used for an 
 
 CREATE SEQUENCE _tickets AS bigint;
 COMMENT ON SEQUENCE _tickets IS 'Tickets and fences of locks, each higher than every earlier one.';
+-- Those of a log that was dropped, and that a proxy may still hold, lie behind the clock.  A promotion jumps.
+SELECT pg_catalog.setval(s, (EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint)
+  FROM pg_catalog.unnest('{_proxies_proxy_id_seq,_sessions_seq,_tickets}'::regclass[]) s;
 CREATE TABLE _locks (
   name     text COLLATE "C" NOT NULL,
   ticket   bigint NOT NULL,

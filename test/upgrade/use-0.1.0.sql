@@ -77,6 +77,8 @@ SELECT count(*) FROM evento.appending;
 SELECT count(*) FROM evento._appending();
 
 \echo == the cluster
+-- Numbers of version 0.1.0 began at 1, later ones' do where nobody else can have had them.
+SELECT setval(s, 1, false) FROM unnest('{evento._proxies_proxy_id_seq,evento._sessions_seq,evento._tickets}'::regclass[]) s \g /dev/null
 SELECT proxy_id, octet_length(secret) FROM evento._proxy_register('one', 'h1:1', 'h1:2', 'h1:3', '0.1');
 SELECT proxy_id, octet_length(secret) FROM evento._proxy_register('two', 'h2:1', 'h2:2', NULL, '0.1', NULL);
 SELECT evento._proxy_renew(1, '{"requests": 7}'), evento._proxy_renew(77, '{}');

@@ -22,9 +22,9 @@ sub fill
 	$node->safe_psql($db, q{SELECT evento.save_snapshot('s-1', 3, '{"at":  3}', 'x.S'), evento.save_snapshot('s-2', 1, '1')});
 	$node->safe_psql($db, q{SELECT evento.delete_stream('s-2'); SELECT evento.delete_stream('s-3'); SELECT evento.append('s-3', 'T', '1')});
 	$node->safe_psql($db, q{SELECT evento._proxy_register('p', 'a', 'b', NULL, 'v'); SELECT evento._class_seen('T', 'com.acme.T')});
-	$node->safe_psql($db, q{SELECT evento._session_sync(1, '{}', '{0}', '{orders}', '{orders-1}', '{3}', '{0}', '{t}', '{Create}', '{1}')});
+	$node->safe_psql($db, q{SELECT evento._session_sync((SELECT max(proxy_id) FROM evento.proxies), '{}', '{0}', '{orders}', '{orders-1}', '{3}', '{0}', '{t}', '{Create}', '{1}')});
 	$node->safe_psql($db, q{SELECT evento._discover('orders', 3, '{"description": "Orders", "handlers": [{"componentType": "Aggregate", "componentName": "A", "handlerType": "H", "handledPayload": "Create"}], "payloadInfo": {"Create": {"domain": "sales", "line": 5}}}')});
-	$node->safe_psql($db, q{SELECT count(*) FROM evento._lock_take(1, '{l}', '{30000}')});
+	$node->safe_psql($db, q{SELECT count(*) FROM evento._lock_take((SELECT max(proxy_id) FROM evento.proxies), '{l}', '{30000}')});
 	# What later versions have.
 	$node->safe_psql($db, q{SELECT evento.tombstone_stream('s-4')}) if has($node, $db, 'evento.tombstone_stream');
 	$node->safe_psql($db, q{SELECT evento.erase_stream('s-5', 'asked for')}) if has($node, $db, 'evento.erase_stream');
