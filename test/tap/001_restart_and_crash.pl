@@ -154,8 +154,8 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM evento._jumps'), '0', 'a c
 
 # ---- the reservation holds without the events ----
 
-# Were the table asked alone, what readers have seen of lost events would be given out again.
-$node->safe_psql('postgres', q{SELECT evento.append('more', 'T', to_json(n)) FROM generate_series(1, 5000) n});
+# Were the table asked alone, what readers have seen of lost events would be given out again. More than nextval logs ahead, 32 blocks.
+$node->safe_psql('postgres', q{SELECT evento.append('more', 'T', to_json(n)) FROM generate_series(1, 40000) n});
 my $last = $node->safe_psql('postgres', 'SELECT max(position) FROM evento._events');
 $node->safe_psql('postgres', 'TRUNCATE evento._events, evento._streams; UPDATE evento._watermark SET position = 0');
 $node->stop('immediate');

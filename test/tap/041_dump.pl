@@ -13,6 +13,7 @@ use Test::More;
 my $node = Evento::Cluster->started('main', conf => "max_worker_processes = 40\n");
 Evento::Contents::fill($node, 'postgres');
 my $contents = Evento::Contents::of($node, 'postgres');
+is(join(' ', Evento::Contents::empty($contents)), '_indexes', 'there is something of everything to keep');
 my $last = $node->safe_psql('postgres', 'SELECT max(position) FROM evento._events');
 my $other = Evento::Cluster->make('other', conf => "max_worker_processes = 40\n");
 $other->start;

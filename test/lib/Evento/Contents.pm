@@ -14,6 +14,8 @@ sub fill
 {
 	my ($node, $db, $n) = @_;
 	$n //= 3000;
+	# Before anything is appended.
+	fill_import($node, $db) if has($node, $db, 'evento.import_message_db');
 	$node->safe_psql($db, "SELECT evento.append('s-' || n % 50, 'T' || n % 3, to_json(repeat('x', n % 400)), to_json(n), id => md5('fill' || n)::uuid, context => 'c' || n % 2) FROM generate_series(1, $n) n");
 	$node->safe_psql($db, q{SELECT evento.append(NULL, 'Loose', '1', kind => 'service'), evento.append('big', 'T', to_json(repeat('y', 500000)))});
 	$node->safe_psql($db, q{SELECT evento.append('odd', 'T', '{"b":  1.10, "a": "\u0000", "a": 2}', '[ ]', class => 'com.acme.T')});
@@ -29,7 +31,35 @@ sub fill
 	$node->safe_psql($db, q{SELECT evento.tombstone_stream('s-4')}) if has($node, $db, 'evento.tombstone_stream');
 	$node->safe_psql($db, q{SELECT evento.erase_stream('s-5', 'asked for')}) if has($node, $db, 'evento.erase_stream');
 	$node->safe_psql($db, q{UPDATE evento._streams SET tombstone = true, deleted_version = 60, deleted_at = now() WHERE name = 's-6'});
+	fill_consumers($node, $db) if has($node, $db, 'evento.consumer_claim');
+	$node->safe_psql($db, q{SELECT evento.set_stream_metadata('s-7', '{"owner":  "ann"}'), evento.set_stream_metadata('s-8', '1'), evento.set_stream_metadata('s-8', '[2]')}) if has($node, $db, 'evento.set_stream_metadata');
 	$node->settle($db);
+	return;
+}
+
+# Consumers at different places: one in the middle, one with a filter and no owner any more, one that has only begun.
+sub fill_consumers
+{
+	my ($node, $db) = @_;
+	$node->settle($db);
+	$node->safe_psql($db, q{SELECT epoch AS e FROM evento.consumer_claim('half', '1 hour') \gset
+SELECT evento.consumer_ack('half', 1000, :e), evento.consumer_ack('half', 1500, :e);
+SELECT epoch AS e FROM evento.consumer_claim('some', '1 hour', context => 'c1', types => '{T1,T2}', categories => '{s}') \gset
+SELECT evento.consumer_ack('some', 700, :e);
+SELECT evento.consumer_release('some', :e);
+SELECT count(*) FROM evento.consumer_claim('new', '1 hour')});
+	return;
+}
+
+# What comes from another store, and how far that has come.
+sub fill_import
+{
+	my ($node, $db) = @_;
+	$node->safe_psql($db, q{CREATE SCHEMA other_store;
+CREATE TABLE other_store.messages (global_position bigint, position bigint, time timestamp, stream_name text, type text, data jsonb, metadata jsonb, id uuid);
+INSERT INTO other_store.messages SELECT 1 + n, n / 3, '2024-02-03 04:05:06', 'account-' || n % 3, 'Opened', '{"a": 1}', NULL, md5('import' || n)::uuid FROM generate_series(0, 29) n;
+CALL evento.import_message_db('other_store.messages');
+DROP SCHEMA other_store CASCADE});
 	return;
 }
 
@@ -42,6 +72,13 @@ sub has
 
 # Tables whose rows a dump does not carry, by intent.
 our @not_dumped = qw(_locks _proxies _secret _sessions _watermark);
+
+# What is dumped and has no row in a log that fill has filled.
+sub empty
+{
+	my ($contents) = @_;
+	return grep { $contents->{$_} =~ /^0 rows/ } sort keys %$contents;
+}
 
 # Tables that a server writes for itself once it goes on.
 my %of_the_server = map { $_ => 1 } qw(_identity _jumps);
@@ -65,6 +102,10 @@ sub of
 		streams => 'SELECT e.* FROM evento.streams e ORDER BY stream',
 		load_stream => q{SELECT e.* FROM evento.load_stream('s-1') e},
 		class_of => q{SELECT evento._class_of('T')});
+	# Of a consumer all but what follows from the clock and from later events.
+	$views{consumers} = 'SELECT consumer, position, epoch, owner, lease_until, context, types, categories, created_at, claimed_at, acked_at, owner_pid, application FROM evento.consumers ORDER BY consumer' if has($node, $db, 'evento.consumer_claim');
+	$views{imports} = 'SELECT * FROM evento.imports ORDER BY source' if has($node, $db, 'evento.import_message_db');
+	$views{stream_metadata} = q{SELECT s, evento.stream_metadata(s)::text FROM unnest('{s-7,s-8,s-9}'::text[]) s} if has($node, $db, 'evento.set_stream_metadata');
 	$contents{"view $_"} = $node->safe_psql($db, "SELECT count(*) || ' rows ' || COALESCE(md5(string_agg(t::text, E'\\n')), '') FROM ($views{$_}) t") for keys %views;
 	return \%contents;
 }
