@@ -121,12 +121,26 @@ $standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
 
 # ---- DROP and CREATE EXTENSION, replayed ----
 
+# The worker of the standby rests while that happens, between two turns: what it has published is of the old log.
+my $resting = q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'evento worker' AND datname = 'postgres' AND wait_event_type = 'Extension' AND backend_xmin IS NULL};
+my $worker = '';
+for (1 .. 200)
+{
+	$worker = $standby->safe_psql('postgres', $resting) || next;
+	kill('STOP', $worker);
+	last if $standby->safe_psql('postgres', $resting) eq $worker;
+	kill('CONT', $worker);
+	$worker = '';
+}
+isnt($worker, '', 'the worker of the standby is stopped');
 $node->safe_psql('postgres', 'DROP EXTENSION evento');
 $node->safe_psql('postgres', 'CREATE EXTENSION evento');
 $node->safe_psql('postgres', q{SELECT evento.append('new', 'T', '1')});
 $node->settle;
 $node->wait_for_catchup($standby);
 ok($standby->poll_query_until('postgres', 'SELECT count(*) = 1 FROM evento.events'), 'made anew, the standby shows the new log');
+is($standby->safe_psql('postgres', q{CALL evento.wait(0, '100ms')}), '0', 'with nothing of the watermark of before');
+kill('CONT', $worker) if $worker ne '';
 is($standby->safe_psql('postgres', q{CALL evento.wait(0, '100s')}), '1', 'and waits for it');
 
 # ---- a synchronous standby that is missing ----
