@@ -14,8 +14,8 @@ sub fill
 {
 	my ($node, $db, $n) = @_;
 	$n //= 3000;
-	# Before anything is appended.
-	fill_import($node, $db) if has($node, $db, 'evento.import_message_db');
+	# Which a log takes before anything is appended.
+	fill_import($node, $db) if has($node, $db, 'evento.import_message_db') && $node->safe_psql($db, 'SELECT count(*) FROM evento._events') eq '0';
 	$node->safe_psql($db, "SELECT evento.append('s-' || n % 50, 'T' || n % 3, to_json(repeat('x', n % 400)), to_json(n), id => md5('fill' || n)::uuid, context => 'c' || n % 2) FROM generate_series(1, $n) n");
 	$node->safe_psql($db, q{SELECT evento.append(NULL, 'Loose', '1', kind => 'service'), evento.append('big', 'T', to_json(repeat('y', 500000)))});
 	$node->safe_psql($db, q{SELECT evento.append('odd', 'T', '{"b":  1.10, "a": "\u0000", "a": 2}', '[ ]', class => 'com.acme.T')});
