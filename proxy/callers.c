@@ -51,7 +51,7 @@ evp_caller_instance(const evp_caller_t *caller)
 void
 evp_caller_release(evp_callers_t *callers, evp_caller_t *caller)
 {
-	if (caller->session != NULL || caller->entries != NULL || caller->pinned)
+	if (caller->session != NULL || caller->entries != NULL || caller->pins > 0)
 		return;
 	HASH_DEL(callers->table, caller);
 	free(caller->key);

@@ -42,9 +42,10 @@ typedef struct evp_caller
 	size_t		key_len;
 	evp_session_t *session;		/* NULL while it is not connected here */
 	uint64_t	closed_at;		/* when its last session here ended */
+	bool		has_read;		/* and it had got everything that was sent on it */
 	evp_entry_t *entries;		/* by correlationId, in the order of their making */
 	unsigned	open;
-	bool		pinned;			/* its entries are being walked through: it is not freed */
+	unsigned	pins;			/* who works on it and does not want it freed */
 	UT_hash_handle hh;
 } evp_caller_t;
 

@@ -132,7 +132,7 @@ take_bytes(evp_conn_t *conn, const uint8_t *p, size_t n)
 {
 	int64_t		now = (int64_t) conn->last_read;
 
-	while (n > 0 && !conn->closing && !conn->finishing)
+	while (n > 0 && !conn->closing && !conn->deaf)
 	{
 		evp_blob_t *message = NULL;
 		int			rc = evp_wire_feed(&conn->wire, &p, &n, now, &message);
@@ -467,12 +467,27 @@ evp_conn_accept(evp_conn_t *conn, evp_hub_t *hub, uv_stream_t *listener, const e
 void
 evp_conn_finish(evp_conn_t *conn)
 {
+	if (conn->closing || conn->deaf)
+		return;
+	conn->deaf = true;
+	evp_wire_free(&conn->wire);
+	count_held(conn);
+	evp_conn_leave(conn);
+}
+
+void
+evp_conn_leave(evp_conn_t *conn)
+{
 	if (conn->closing || conn->finishing)
 		return;
 	conn->finishing = true;
-	evp_wire_free(&conn->wire);
-	count_held(conn);
 	mark_dirty(conn);
+}
+
+bool
+evp_conn_has_left(const evp_conn_t *conn)
+{
+	return conn->shut;
 }
 
 static void

@@ -74,7 +74,8 @@ struct evp_conn
 	evp_batch_t *writing;		/* frames that are with libuv */
 	const char *doomed;			/* why it is to be closed at the end of this turn */
 	bool		dirty;
-	bool		finishing;		/* input is thrown away, output ends with what is queued */
+	bool		finishing;		/* output ends with what is queued */
+	bool		deaf;			/* and input is thrown away */
 	bool		closing;
 	uv_shutdown_t shutdown;
 	bool		shut;
@@ -103,6 +104,12 @@ int			evp_conn_send(evp_conn_t *conn, evp_parts_t *message);
 /* Takes no more input and no more messages, sends what is queued and then says so to the peer (FIN). The owner closes
  * it when the peer has closed its side (on_broken) or it has waited long enough. */
 void		evp_conn_finish(evp_conn_t *conn);
+
+/* The same, but what the peer still writes comes to on_message. */
+void		evp_conn_leave(evp_conn_t *conn);
+
+/* True once all that was queued has been written and the peer told that nothing more comes. */
+bool		evp_conn_has_left(const evp_conn_t *conn);
 
 /* Closes; on_closed follows in a later turn.  A second call does nothing. */
 void		evp_conn_close(evp_conn_t *conn);

@@ -59,6 +59,8 @@ send_line(struct MHD_Connection *connection, unsigned status, const char *line)
 static const char *
 not_ready(const evp_proxy_t *proxy)
 {
+	if (proxy->draining)
+		return "about to stop\n";
 	if (!evp_db_is_up(proxy->db))
 		return "the database is not reachable\n";
 	if (evp_registry_proxy_id(proxy->registry) == 0)
@@ -112,7 +114,8 @@ on_request(void *arg, struct MHD_Connection *connection, const char *url, const 
 	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
 		return send_line(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n");
 	if (strcmp(url, "/healthz") == 0)
-		return send_line(connection, MHD_HTTP_OK, "ok\n");
+		return http->proxy->draining ? send_line(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "about to stop\n") :
+			send_line(connection, MHD_HTTP_OK, "ok\n");
 	if (strcmp(url, "/readyz") == 0)
 	{
 		trouble = not_ready(http->proxy);

@@ -455,6 +455,19 @@ evp_links_new(evp_proxy_t *proxy)
 	return links;
 }
 
+size_t
+evp_links_queued(const evp_links_t *links)
+{
+	size_t		queued = 0;
+
+	for (const evp_link_t *link = links->hub.links; link != NULL; link = link->next)
+	{
+		if (link->state == EVP_LINK_UP)
+			queued += link->queued;
+	}
+	return queued;
+}
+
 void
 evp_links_stop(evp_links_t *links)
 {

@@ -18,6 +18,9 @@ evp_links_t *evp_links_new(evp_proxy_t *proxy);
 void evp_links_stop(evp_links_t *links);
 void evp_links_free(evp_links_t *links);
 
+/* Bytes that wait to be written on all links. */
+size_t evp_links_queued(const evp_links_t *links);
+
 /* From registry.c: the proxies of the cluster, or their addresses, have changed. */
 void evp_links_proxies_changed(evp_links_t *links);
 /* From registry.c: this proxy goes by another number now; the others are told over the links there are. */

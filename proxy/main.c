@@ -15,6 +15,7 @@
 #include "command.h"
 #include "config.h"
 #include "db.h"
+#include "drain.h"
 #include "feed.h"
 #include "http.h"
 #include "link.h"
@@ -39,6 +40,7 @@ typedef struct process
 	uv_signal_t interrupt;
 	uv_signal_t terminate;
 	uv_timer_t	watchdog;
+	evp_drain_t drain;
 	bool		stopping;		/* a signal has come */
 	bool		stopped;		/* the modules are stopped */
 } process_t;
@@ -104,6 +106,15 @@ on_watchdog(uv_timer_t *timer)
 }
 
 static void
+on_drained(void *arg)
+{
+	process_t  *process = arg;
+
+	uv_timer_start(&process->watchdog, on_watchdog, LEAVE_MS, 0);
+	evp_registry_leave(process->proxy.registry, on_left, process);
+}
+
+static void
 on_signal(uv_signal_t *handle, int number)
 {
 	process_t  *process = handle->data;
@@ -115,8 +126,7 @@ on_signal(uv_signal_t *handle, int number)
 	}
 	process->stopping = true;
 	evp_log(EVP_LOG_INFO, "main", NULL, "stops at %s", strsignal(number));
-	uv_timer_start(&process->watchdog, on_watchdog, LEAVE_MS, 0);
-	evp_registry_leave(process->proxy.registry, on_left, process);
+	evp_drain_begin(&process->drain, &process->proxy, on_drained, process);
 }
 
 static void

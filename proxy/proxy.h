@@ -17,6 +17,7 @@
 #ifndef EVP_PROXY_H
 #define EVP_PROXY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -40,6 +41,7 @@ typedef struct evp_proxy
 	uv_loop_t	   *loop;
 	evp_config_t	config;
 	char			server_instance[128];	/* in WLC and as source of our REQs */
+	bool			draining;		/* it is about to stop, see drain.h */
 	evp_db_t	   *db;
 	evp_store_t	   *store;
 	evp_locks_t	   *locks;
@@ -61,8 +63,9 @@ typedef struct evp_proxy
  *     void evp_<module>_free(evp_<module>_t *m);              after the loop has ended
  * in the order db, store, locks, registry, router, links, requests, feed,
  * commands, server, http; stop and free in the reverse order.  At an orderly end
- * main.c calls evp_registry_leave first, so that the others stop sending to this
- * proxy, and stops the modules when that is done or 1 s has passed.
+ * main.c drains the proxy (drain.h), then calls evp_registry_leave, so that the
+ * others stop sending to it, and stops the modules when that is done or 1 s has
+ * passed.
  */
 
 /* Milliseconds of the loop's monotonic clock; all deadlines in the proxy are in it. */

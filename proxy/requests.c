@@ -392,17 +392,16 @@ is_repeat(evp_requests_t *requests, evp_caller_t *caller, const evp_message_t *r
 
 /* Makes an open request of a message, which is taken over; NULL without memory, and then nothing is changed. */
 static evp_request_t *
-request_new(evp_requests_t *requests, evp_caller_t *caller, evp_session_t *session, evp_message_t *req, const evp_graph_request_t *graph)
+request_new(evp_requests_t *requests, evp_caller_t *caller, evp_message_t *req, const evp_graph_request_t *graph)
 {
-	const evp_session_info_t *info = evp_session_info(session);
 	open_request_t *open = calloc(1, sizeof(*open));
 	evp_entry_t *entry = NULL;
 	uint64_t	timeout = req->timeout_ms > 0 ? (uint64_t) req->timeout_ms : DEFAULT_TIMEOUT_MS;
 
 	if (open == NULL)
 		return NULL;
-	open->public.bundle = strdup(info->bundle);
-	open->public.instance = strdup(info->instance);
+	open->public.bundle = strdup(evp_caller_bundle(caller));
+	open->public.instance = strdup(evp_caller_instance(caller));
 	if (open->public.bundle != NULL && open->public.instance != NULL)
 		entry = evp_entry_new(caller, req->correlation);
 	if (entry == NULL)
@@ -416,7 +415,7 @@ request_new(evp_requests_t *requests, evp_caller_t *caller, evp_session_t *sessi
 		timeout = requests->proxy->config.max_timeout;
 	open->public.proxy = requests->proxy;
 	open->public.refs = 1;		/* the entry's */
-	open->public.session = session;
+	open->public.session = caller->session;
 	open->public.received = evp_now(requests->proxy);
 	open->public.deadline = open->public.received + timeout;
 	open->public.graph = *graph;
@@ -429,23 +428,16 @@ request_new(evp_requests_t *requests, evp_caller_t *caller, evp_session_t *sessi
 	return &open->public;
 }
 
-void
-evp_requests_request(evp_requests_t *requests, evp_session_t *session, evp_message_t *req)
+/* Takes a request on; what its caller is told otherwise. */
+static void
+take(evp_requests_t *requests, evp_caller_t *caller, evp_session_t *session, evp_message_t *req)
 {
 	const evp_config_t *config = &requests->proxy->config;
-	const evp_session_info_t *info = evp_session_info(session);
-	evp_caller_t *caller = evp_caller_find(&requests->callers, info->bundle, info->instance, false);
 	evp_graph_request_t graph;
 	evp_request_t *request;
 	const char *reason;
 	char		text[256];
 
-	EVP_COUNT(requests);
-	if (caller == NULL)
-	{
-		refuse(session, req, EVP_EX_REFUSED, "no memory");
-		return;
-	}
 	if (is_repeat(requests, caller, req))
 		return;
 	if (caller->open >= config->max_requests || evp_metrics.requests_open >= config->max_requests_total ||
@@ -466,7 +458,7 @@ evp_requests_request(evp_requests_t *requests, evp_session_t *session, evp_messa
 		refuse(session, req, EVP_EX_STATE, text);
 		return;
 	}
-	request = request_new(requests, caller, session, req, &graph);
+	request = request_new(requests, caller, req, &graph);
 	if (request == NULL)
 	{
 		evp_graph_request_free(&graph);
@@ -476,6 +468,25 @@ evp_requests_request(evp_requests_t *requests, evp_session_t *session, evp_messa
 	evp_request_ref(request);
 	dispatch(requests, request);
 	evp_request_unref(request);
+}
+
+void
+evp_requests_request(evp_requests_t *requests, evp_session_t *session, evp_message_t *req)
+{
+	const evp_session_info_t *info = evp_session_info(session);
+	/* One whose connection is let go has no session here any more, and may still have sent this. */
+	evp_caller_t *caller = evp_caller_find(&requests->callers, info->bundle, info->instance, true);
+
+	EVP_COUNT(requests);
+	if (caller == NULL)
+	{
+		refuse(session, req, EVP_EX_REFUSED, "no memory");
+		return;
+	}
+	caller->pins++;
+	take(requests, caller, session, req);
+	caller->pins--;
+	evp_caller_release(&requests->callers, caller);
 }
 
 /* ---- callers come and go ---- */
@@ -490,14 +501,15 @@ send_kept(evp_requests_t *requests, evp_caller_t *caller)
 	evp_entry_t *entry;
 	evp_entry_t *next;
 
-	caller->pinned = true;
+	caller->pins++;
 	HASH_ITER(hh, caller->entries, entry, next)
 	{
-		if (entry->list == EVP_ENTRY_AWAY || (entry->list != EVP_ENTRY_OPEN && entry->sent_at >= since && entry->sent_at <= caller->closed_at))
+		if (entry->list == EVP_ENTRY_AWAY || (entry->list != EVP_ENTRY_OPEN && !caller->has_read && entry->sent_at >= since &&
+												 entry->sent_at <= caller->closed_at))
 			settle_answer(requests, entry);
 	}
 	trim(requests);
-	caller->pinned = false;
+	caller->pins--;
 	evp_caller_release(&requests->callers, caller);
 }
 
@@ -531,6 +543,7 @@ evp_requests_session_closed(evp_requests_t *requests, evp_session_t *session)
 		return;
 	caller->session = NULL;
 	caller->closed_at = evp_now(requests->proxy);
+	caller->has_read = false;
 	for (evp_entry_t *entry = caller->entries; entry != NULL; entry = entry->hh.next)
 	{
 		if (entry->request != NULL)
@@ -540,6 +553,30 @@ evp_requests_session_closed(evp_requests_t *requests, evp_session_t *session)
 		send_kept(requests, caller);
 	else
 		evp_caller_release(&requests->callers, caller);
+}
+
+void
+evp_requests_session_read(evp_requests_t *requests, evp_session_t *session)
+{
+	const evp_session_info_t *info = evp_session_info(session);
+	evp_caller_t *caller = evp_caller_find(&requests->callers, info->bundle, info->instance, false);
+
+	if (caller != NULL && caller->session == NULL)
+		caller->has_read = true;
+}
+
+void
+evp_requests_left(const evp_requests_t *requests, size_t *open, size_t *away)
+{
+	const evp_config_t *config = &requests->proxy->config;
+	const evp_entry_t *entry;
+
+	*open = evp_metrics.requests_open;
+	*away = 0;
+	DL_FOREACH(requests->callers.lists[EVP_ENTRY_AWAY], entry)
+	{
+		*away += entry->caller->closed_at + config->cut_time > evp_now(requests->proxy);
+	}
 }
 
 void

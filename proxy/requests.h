@@ -58,6 +58,11 @@ void evp_request_fail(evp_request_t *request, const char *exception_class, const
 
 void evp_requests_session_welcomed(evp_requests_t *requests, evp_session_t *session);
 void evp_requests_session_closed(evp_requests_t *requests, evp_session_t *session);
+/* Behind evp_requests_session_closed: the caller has got all that was sent to it, nothing needs to be sent again. */
+void evp_requests_session_read(evp_requests_t *requests, evp_session_t *session);
+/* What keeps a proxy that drains: requests that are not answered, and answers whose callers went away so
+ * shortly ago that they may still come back. */
+void evp_requests_left(const evp_requests_t *requests, size_t *open, size_t *away);
 
 /* The registry has learnt that an instance is at another proxy now: answers kept for it are sent there
  * (evp_links_send_answer).  Called in the middle of a change of the members, of which this only asks. */

@@ -498,6 +498,12 @@ evp_router_free(evp_router_t *router)
 	free(router);
 }
 
+size_t
+evp_router_open(const evp_router_t *router)
+{
+	return router->count;
+}
+
 static evp_slice_t
 keep(evp_slice_t s, bool *ok)
 {

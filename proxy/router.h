@@ -60,6 +60,9 @@ evp_router_t *evp_router_new(evp_proxy_t *proxy);
 void evp_router_stop(evp_router_t *router);
 void evp_router_free(evp_router_t *router);
 
+/* Calls that have not ended, other proxies' among them. */
+size_t evp_router_open(const evp_router_t *router);
+
 /*
  * Begins a call under a fresh random correlationId.  The callback is called
  * exactly once, never from within this call, unless the call is cancelled; the

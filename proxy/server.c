@@ -132,9 +132,17 @@ evp_server_new(evp_proxy_t *proxy)
 }
 
 void
-evp_server_stop(evp_server_t *server)
+evp_server_drain(evp_server_t *server)
 {
 	uv_close((uv_handle_t *) &server->listener, NULL);
+	evp_session_leave_all(&server->hub);
+}
+
+void
+evp_server_stop(evp_server_t *server)
+{
+	if (!uv_is_closing((uv_handle_t *) &server->listener))
+		uv_close((uv_handle_t *) &server->listener, NULL);
 	evp_session_close_all(&server->hub, "this proxy stops");
 	evp_hub_stop(&server->hub);
 }

@@ -43,6 +43,8 @@ struct evp_session
 	bool		closing;
 	uint64_t	accepted_at;	/* evp_now times */
 	uint64_t	finished_at;	/* when it was rejected, 0: it was not */
+	bool		leaving;		/* this proxy drains: the others think it closed, its last words are still heard */
+	uint64_t	left_at;		/* since when this proxy drains, 0: it does not */
 	uint64_t	enabled_at;
 	uint64_t	discovered_at;
 	bool		discovered;
@@ -104,26 +106,32 @@ on_conn_closed(evp_conn_t *conn)
 	unpin(SESSION_OF(conn));
 }
 
-/* The one way in which a session ends. */
+/* Tells the others that nothing can be sent on this session any more, and nothing starts from it. */
 static void
-end_session(evp_session_t *session, evp_log_level_t level, const char *reason)
+take_out(evp_session_t *session)
 {
 	evp_proxy_t *proxy = session->proxy;
 
-	if (session->closing)
-		return;
-	session->closing = true;
-	evp_log(level, "session", session->peer, "closed: %s", reason);
-	evp_conn_close(&session->conn);
-	uv_close((uv_handle_t *) &session->timer, on_timer_closed);
-	if (!session->info.welcomed)
-		return;
 	evp_metrics.sessions--;
 	session->info.enabled = false;
 	session->info.ready = false;
 	evp_feed_session_changed(proxy->feed, session);
 	evp_requests_session_closed(proxy->requests, session);
 	evp_registry_session_closed(proxy->registry, session);
+}
+
+/* The one way in which a session ends. */
+static void
+end_session(evp_session_t *session, evp_log_level_t level, const char *reason)
+{
+	if (session->closing)
+		return;
+	session->closing = true;
+	evp_log(level, "session", session->peer, "closed: %s", reason);
+	evp_conn_close(&session->conn);
+	uv_close((uv_handle_t *) &session->timer, on_timer_closed);
+	if (session->info.welcomed && !session->leaving)
+		take_out(session);
 }
 
 /* Ends a session whose peer broke the protocol. */
@@ -216,6 +224,21 @@ ready_due(const evp_session_t *session)
 	return due;
 }
 
+/* When a peer that does not hang up, though nothing moves on its connection any more, is waited for no longer. */
+static uint64_t
+left_due(const evp_session_t *session)
+{
+	uint64_t	moved = session->conn.last_write > session->conn.last_read ? session->conn.last_write : session->conn.last_read;
+
+	return (moved > session->left_at ? moved : session->left_at) + FINISH_MS;
+}
+
+static uint64_t
+hello_due(const evp_session_t *session)
+{
+	return session->left_at != 0 ? session->left_at + FINISH_MS : session->accepted_at + session->proxy->config.hello_timeout;
+}
+
 static uint64_t
 next_wake(const evp_session_t *session)
 {
@@ -224,10 +247,12 @@ next_wake(const evp_session_t *session)
 
 	if (session->finished_at != 0)
 		return session->finished_at + FINISH_MS;
+	if (session->leaving)
+		return left_due(session);
 	next = session->conn.last_read + config->idle_timeout;
 	next = earlier(next, evp_conn_deadline(&session->conn));
 	if (!session->info.welcomed)
-		return earlier(next, session->accepted_at + config->hello_timeout);
+		return earlier(next, hello_due(session));
 	next = earlier(next, ping_due(session));
 	return earlier(next, ready_due(session));
 }
@@ -271,8 +296,21 @@ on_timer(uv_timer_t *timer)
 		end_session(session, EVP_LOG_DEBUG, "rejected");
 		return;
 	}
-	if (!session->info.welcomed && session->finished_at == 0 && now >= session->accepted_at + config->hello_timeout)
+	if (session->leaving)
 	{
+		if (now >= left_due(session))
+			end_session(session, EVP_LOG_INFO, "this proxy drains, and the bundle does not hang up");
+		else
+			set_timer(session);
+		return;
+	}
+	if (!session->info.welcomed && session->finished_at == 0 && now >= hello_due(session))
+	{
+		if (session->left_at != 0)
+		{
+			end_session(session, EVP_LOG_DEBUG, "this proxy drains");
+			return;
+		}
 		snprintf(reason, sizeof(reason), "no hello within %" PRIu64 " ms", config->hello_timeout);
 		end_for_breach(session, reason);
 		return;
@@ -401,6 +439,11 @@ on_hello(evp_session_t *session, const evp_message_t *hello)
 	if (session->info.welcomed)
 	{
 		end_for_breach(session, "second hello on one connection");
+		return;
+	}
+	if (session->proxy->draining)
+	{
+		reject(session, hello, "INTERNAL", "this proxy is about to stop");
 		return;
 	}
 	if (hello->protocol_version != EVP_PROTOCOL_VERSION)
@@ -535,7 +578,8 @@ static void
 on_notification(evp_session_t *session, const evp_message_t *ntf)
 {
 	EVP_COUNT(notifications);
-	if (!session->info.welcomed)
+	/* Who leaves registers where it goes next. */
+	if (!session->info.welcomed || session->leaving)
 		return;
 	if (evp_slice_is(ntf->payload_type, "evento:bundle-admin-notification"))
 		on_admin_notification(session, ntf);
@@ -651,6 +695,13 @@ on_broken(evp_conn_t *conn, const char *reason, bool breach)
 
 	if (session->finished_at != 0)
 		end_session(session, EVP_LOG_DEBUG, reason);	/* why was logged when it was rejected */
+	else if (session->leaving && !breach)
+	{
+		/* It has hung up behind the last that was sent to it. */
+		if (evp_conn_has_left(conn))
+			evp_requests_session_read(session->proxy->requests, session);
+		end_session(session, EVP_LOG_INFO, "this proxy drains");
+	}
 	else if (breach)
 		end_for_breach(session, reason);
 	else
@@ -688,6 +739,38 @@ evp_session_accept(evp_proxy_t *proxy, evp_hub_t *hub, uv_stream_t *listener)
 	session->conn.wire.stream_timeout_ms = (int64_t) proxy->config.chunk_timeout;
 	set_timer(session);
 	return 0;
+}
+
+/* Lets a bundle go, so that nothing is lost: it gets what is queued for it and then the end of the stream, and what it
+ * had written by then is still taken. */
+static void
+leave(evp_session_t *session)
+{
+	if (session->closing || session->left_at != 0)
+		return;
+	session->left_at = evp_now(session->proxy);
+	if (!session->info.welcomed)
+	{
+		set_timer(session);
+		return;
+	}
+	session->leaving = true;
+	evp_log(EVP_LOG_DEBUG, "session", session->peer, "is let go");
+	evp_conn_leave(&session->conn);
+	take_out(session);
+	set_timer(session);
+}
+
+void
+evp_session_leave_all(evp_hub_t *hub)
+{
+	evp_conn_t *next;
+
+	for (evp_conn_t *conn = hub->conns; conn != NULL; conn = next)
+	{
+		next = conn->next;
+		leave(SESSION_OF(conn));
+	}
 }
 
 void

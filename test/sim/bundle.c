@@ -266,7 +266,11 @@ on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
 
 	if (n < 0)
 	{
-		lost(b, uv_strerror((int) n));
+		/* The peer has ended its side only: it takes what is queued. */
+		if (n == UV_EOF)
+			sim_bundles_flush();
+		if (!uv_is_closing((uv_handle_t *) &b->tcp))
+			lost(b, uv_strerror((int) n));
 		return;
 	}
 	left = (size_t) n;

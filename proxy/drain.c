@@ -1,0 +1,71 @@
+/*
+ * drain.c
+ *    See drain.h.
+ */
+#include "drain.h"
+
+#include <inttypes.h>
+
+#include "link.h"
+#include "log.h"
+#include "requests.h"
+#include "router.h"
+#include "server.h"
+
+#define LOOK_MS 10				/* whether it is done is looked at so often */
+
+/* What is left to finish. */
+typedef struct remains
+{
+	size_t		connections;
+	size_t		requests;
+	size_t		answers;		/* whose callers have not come back yet */
+	size_t		calls;
+	size_t		bytes;			/* for other proxies */
+} remains_t;
+
+static void
+look(const evp_proxy_t *proxy, remains_t *left)
+{
+	size_t		queued;
+	size_t		held;
+
+	evp_server_load(proxy->server, &queued, &held, &left->connections);
+	evp_requests_left(proxy->requests, &left->requests, &left->answers);
+	left->calls = evp_router_open(proxy->router);
+	left->bytes = evp_links_queued(proxy->links);
+}
+
+static void
+on_timer(uv_timer_t *timer)
+{
+	evp_drain_t *drain = timer->data;
+	uint64_t	passed = evp_now(drain->proxy) - drain->begun_at;
+	remains_t	left;
+
+	look(drain->proxy, &left);
+	if (left.connections + left.requests + left.answers + left.calls + left.bytes > 0 && passed < drain->proxy->config.drain_time)
+		return;
+	if (left.connections + left.requests + left.answers + left.calls > 0)
+		evp_log(EVP_LOG_WARNING, "drain", NULL, "after %" PRIu64 " ms: %zu connections, %zu requests, %zu answers and %zu calls are left",
+				passed, left.connections, left.requests, left.answers, left.calls);
+	else
+		evp_log(EVP_LOG_INFO, "drain", NULL, "finished in %" PRIu64 " ms", passed);
+	uv_close((uv_handle_t *) &drain->timer, NULL);
+	drain->done(drain->arg);
+}
+
+void
+evp_drain_begin(evp_drain_t *drain, evp_proxy_t *proxy, void (*done) (void *arg), void *arg)
+{
+	drain->proxy = proxy;
+	drain->done = done;
+	drain->arg = arg;
+	drain->begun_at = evp_now(proxy);
+	proxy->draining = true;
+	evp_server_drain(proxy->server);
+	/* Neither fails on a timer that is set up here. */
+	uv_timer_init(proxy->loop, &drain->timer);
+	drain->timer.data = drain;
+	uv_timer_start(&drain->timer, on_timer, LOOK_MS, LOOK_MS);
+}
