@@ -1,9 +1,11 @@
 /*
  * config.c
- *    Reads the settings: defaults, then the ini file, then flags.
+ *    Reads the settings: defaults, then the ini file, then the environment,
+ *    then flags.
  */
 #include "config.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <ini.h>
@@ -21,7 +23,8 @@ typedef enum setting_kind
 	KIND_NUMBER,
 	KIND_MS,
 	KIND_BYTES,
-	KIND_LEVEL
+	KIND_LEVEL,
+	KIND_FORMAT
 } setting_kind_t;
 
 typedef struct setting
@@ -34,11 +37,13 @@ typedef struct setting
 	uint64_t	most;
 	const char *help;
 	char		flag[40];		/* the same with "-", set by flags_init */
+	char		variable[56];	/* in the environment, as well */
+	bool		reloaded;		/* taken over by evp_config_reload, as well */
 } setting_t;
 
 /* The table. */
 static setting_t settings[] = {
-#define EVP_ROW(kind, field, dflt, least, most, help) {#field, KIND_##kind, offsetof(evp_config_t, field), dflt, least, most, help, ""},
+#define EVP_ROW(kind, field, dflt, least, most, help) {#field, KIND_##kind, offsetof(evp_config_t, field), dflt, least, most, help, "", "", false},
 	EVP_SETTINGS(EVP_ROW)
 #undef EVP_ROW
 };
@@ -53,6 +58,7 @@ enum
 	OPTION_VERSION
 };
 
+#define VARIABLE_PREFIX "EVENTO_PROXY_"
 #define OPTION_SETTING 256		/* option value of the first setting, beyond any character */
 
 /* Where the settings of an ini file go while it is read. */
@@ -79,6 +85,14 @@ flags_init(void)
 			if (*p == '_')
 				*p = '-';
 		}
+		snprintf(settings[i].variable, sizeof(settings[i].variable), VARIABLE_PREFIX "%s", settings[i].field);
+		for (char *p = settings[i].variable; *p != '\0'; p++)
+			*p = (char) toupper((unsigned char) *p);
+#define EVP_MARK(field_) \
+		if (settings[i].offset == offsetof(evp_config_t, field_)) \
+			settings[i].reloaded = true;
+		EVP_RELOADED(EVP_MARK)
+#undef EVP_MARK
 	}
 }
 
@@ -119,6 +133,7 @@ parse_value(const setting_t *setting, const char *text, uint64_t *value)
 	static const char *const byte_units[] = {"B", "kB", "MB", "GB"};
 	static const uint64_t byte_factors[] = {1, UINT64_C(1) << 10, UINT64_C(1) << 20, UINT64_C(1) << 30};
 	evp_log_level_t level;
+	evp_log_format_t format;
 
 	switch (setting->kind)
 	{
@@ -134,6 +149,11 @@ parse_value(const setting_t *setting, const char *text, uint64_t *value)
 			if (!evp_log_level_parse(text, &level))
 				return false;
 			*value = (uint64_t) level;
+			return true;
+		case KIND_FORMAT:
+			if (!evp_log_format_parse(text, &format))
+				return false;
+			*value = (uint64_t) format;
 			return true;
 	}
 	return false;
@@ -154,6 +174,8 @@ kind_words(setting_kind_t kind)
 			return "a size such as 64kB, 16MB or 1GB";
 		case KIND_LEVEL:
 			return "error, warning, info or debug";
+		case KIND_FORMAT:
+			return "text or json";
 	}
 	return "";
 }
@@ -191,7 +213,7 @@ apply(evp_config_t *config, const setting_t *setting, const char *text, char *wh
 		snprintf(why, size, "must be %s, not \"%.100s\"", kind_words(setting->kind), text);
 		return false;
 	}
-	if (setting->kind != KIND_LEVEL && (value < setting->least || value > setting->most))
+	if (setting->kind != KIND_LEVEL && setting->kind != KIND_FORMAT && (value < setting->least || value > setting->most))
 	{
 		snprintf(why, size, "must be %llu to %llu%s, not \"%.100s\"", (unsigned long long) setting->least,
 				 (unsigned long long) setting->most,
@@ -319,13 +341,15 @@ print_help(void)
 {
 	printf("evento-proxy " EVP_VERSION ": connects bundles of the Evento Framework to an event store in PostgreSQL.\n\n"
 		   "Usage: evento-proxy [--config FILE] [--SETTING VALUE]...\n\n"
-		   "Flags win over the file, the file over the defaults. In the file a line reads \"setting = value\".\n\n"
-		   "  --config FILE\n      ini file with settings\n"
+		   "Flags win over the environment, that over the file, and the file over the defaults. The variable of a setting is\n"
+		   VARIABLE_PREFIX " and its name in capitals, with _ for -; in the file a line reads \"setting = value\". What is marked\n"
+		   "with * is read again at SIGHUP.\n\n"
+		   "  --config FILE\n      ini file with settings (" VARIABLE_PREFIX "CONFIG)\n"
 		   "  --help\n      shows this text\n"
 		   "  --version\n      shows the version\n");
 	for (size_t i = 0; i < SETTING_COUNT; i++)
-		printf("  --%s (default: %s)\n      %s\n", settings[i].flag, settings[i].dflt[0] == '\0' ? "none" : settings[i].dflt,
-			   settings[i].help);
+		printf("  --%s (default: %s)\n      %s%s\n", settings[i].flag, settings[i].dflt[0] == '\0' ? "none" : settings[i].dflt,
+			   settings[i].help, settings[i].reloaded ? " *" : "");
 }
 
 static void
@@ -395,6 +419,25 @@ read_flags(evp_config_t *config, int argc, char **argv, const char **file, char 
 		return EVP_CONFIG_ERROR;
 	}
 	return EVP_CONFIG_OK;
+}
+
+/* Variables that are empty count as not set. */
+static bool
+read_environment(evp_config_t *config, char *error, size_t size)
+{
+	char		why[300];
+
+	for (size_t i = 0; i < SETTING_COUNT; i++)
+	{
+		const char *value = getenv(settings[i].variable);
+
+		if (value != NULL && value[0] != '\0' && !apply(config, &settings[i], value, why, sizeof(why)))
+		{
+			snprintf(error, size, "%s %s", settings[i].variable, why);
+			return false;
+		}
+	}
+	return true;
 }
 
 /* What no single setting can say by its bounds. */
@@ -472,7 +515,7 @@ complete(evp_config_t *config, char *error, size_t size)
 evp_config_outcome_t
 evp_config_read(evp_config_t *config, int argc, char **argv, char *error, size_t size)
 {
-	const char *file = NULL;
+	const char *file = getenv(VARIABLE_PREFIX "CONFIG");
 	evp_config_outcome_t outcome;
 	char		why[300];
 
@@ -490,7 +533,9 @@ evp_config_read(evp_config_t *config, int argc, char **argv, char *error, size_t
 			goto failed;
 		}
 	}
-	if (file != NULL && !read_file(config, file, error, size))
+	if (file != NULL && file[0] != '\0' && !read_file(config, file, error, size))
+		goto failed;
+	if (!read_environment(config, error, size))
 		goto failed;
 	if (read_flags(config, argc, argv, NULL, error, size) != EVP_CONFIG_OK)
 		goto failed;
@@ -501,6 +546,29 @@ evp_config_read(evp_config_t *config, int argc, char **argv, char *error, size_t
 failed:
 	evp_config_free(config);
 	return EVP_CONFIG_ERROR;
+}
+
+bool
+evp_config_reload(evp_config_t *config, int argc, char **argv, evp_config_tell tell, char *error, size_t size)
+{
+	evp_config_t fresh;
+
+	if (evp_config_read(&fresh, argc, argv, error, size) != EVP_CONFIG_OK)
+		return false;
+	for (size_t i = 0; i < SETTING_COUNT; i++)
+	{
+		char	   *before = (char *) config + settings[i].offset;
+		const char *after = (const char *) &fresh + settings[i].offset;
+
+		if (settings[i].kind == KIND_TEXT ? strcmp(*(char **) before, *(char *const *) after) == 0 :
+			*(uint64_t *) before == *(const uint64_t *) after)
+			continue;
+		if (settings[i].reloaded)
+			*(uint64_t *) before = *(const uint64_t *) after;
+		tell(settings[i].flag, settings[i].reloaded);
+	}
+	evp_config_free(&fresh);
+	return true;
 }
 
 void

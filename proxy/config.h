@@ -1,11 +1,12 @@
 /*
  * config.h
- *    The settings of evento-proxy: one table, read from flags, an ini file and
- *    defaults, in that order of precedence.
+ *    The settings of evento-proxy: one table, read from flags, the environment,
+ *    an ini file and defaults, in that order of precedence.
  *
  *    A setting that a module needs is a line in EVP_SETTINGS, and then a field
  *    of evp_config_t of that name.  Its flag and its key in the ini file are
- *    the field's name with "-" for "_".
+ *    the field's name with "-" for "_", its variable is EVENTO_PROXY_ and the
+ *    field's name in capitals.
  */
 #ifndef EVP_CONFIG_H
 #define EVP_CONFIG_H
@@ -22,6 +23,7 @@
  * MS       uint64_t milliseconds; written as a number with ms (default), s or min
  * BYTES    uint64_t; written as a number with kB, MB or GB (powers of 1024)
  * LEVEL    uint64_t, an evp_log_level_t; written as its name
+ * FORMAT   uint64_t, an evp_log_format_t; written as its name
  *
  * The default is written as a user would write it.
  */
@@ -45,6 +47,7 @@
 	X(TEXT, http_address, "127.0.0.1", 1, 255, "address of /healthz, /readyz and /metrics") \
 	X(NUMBER, http_port, "3032", 1, 65535, "port of /healthz, /readyz and /metrics") \
 	X(LEVEL, log_level, "info", 0, 0, "least level that is logged: error, warning, info or debug") \
+	X(FORMAT, log_format, "text", 0, 0, "how a line of the log is written: text or json") \
 	X(NUMBER, max_connections, "20000", 1, 1000000, "bundles' connections; more are refused") \
 	X(NUMBER, listen_backlog, "1024", 1, 65535, "connections that may wait to be accepted") \
 	X(MS, hello_timeout, "10s", 1, 600000, "a connection without a hello is closed after this") \
@@ -77,6 +80,19 @@
 	X(BYTES, feed_bytes, "16MB", 1048576, 1073741824, "newest events kept in memory for consumers at the head") \
 	X(NUMBER, feed_readers, "4", 1, 64, "consumers behind that read the log at once")
 
+/*
+ * X(field): those that are looked at each time that they count, so that a change
+ * is in force from then on; never TEXT, to which others hold pointers.  Limits of
+ * one connection hold for connections that are made later.
+ */
+#define EVP_RELOADED(X) \
+	X(db_queue) X(db_queue_bytes) X(append_queue) X(append_queue_bytes) X(lock_queue) X(database_wait) X(log_level) \
+	X(log_format) X(max_connections) X(hello_timeout) X(frame_timeout) X(chunk_timeout) X(ping_interval) X(idle_timeout) \
+	X(max_message) X(max_chunk_streams) X(input_bytes) X(output_bytes) X(output_total) X(max_names) X(max_requests) \
+	X(max_requests_total) X(request_bytes) X(max_timeout) X(answer_keep) X(answer_away) X(answer_again) X(answer_bytes) \
+	X(discovery_settle) X(discovery_wait) X(drain_time) X(max_calls) X(command_tries) X(fetch_hold) X(fetch_bytes) \
+	X(feed_readers)
+
 typedef struct evp_config
 {
 #define EVP_FIELD_TEXT(field) char *field;
@@ -84,6 +100,7 @@ typedef struct evp_config
 #define EVP_FIELD_MS(field) uint64_t field;
 #define EVP_FIELD_BYTES(field) uint64_t field;
 #define EVP_FIELD_LEVEL(field) uint64_t field;
+#define EVP_FIELD_FORMAT(field) uint64_t field;
 #define EVP_FIELD(kind, field, dflt, least, most, help) EVP_FIELD_##kind(field)
 	EVP_SETTINGS(EVP_FIELD)
 #undef EVP_FIELD
@@ -93,15 +110,24 @@ typedef enum evp_config_outcome
 {
 	EVP_CONFIG_OK,
 	EVP_CONFIG_EXIT,		/* --help or --version was asked for and printed */
-	EVP_CONFIG_ERROR		/* error says what is wrong, naming the flag, or the file and line */
+	EVP_CONFIG_ERROR		/* error says what is wrong, naming the flag, the variable, or the file and line */
 } evp_config_outcome_t;
 
 /*
- * Fills the settings from argv.  On anything but EVP_CONFIG_OK the settings are
+ * Fills the settings from argv and the environment.  On anything but EVP_CONFIG_OK the settings are
  * empty and need no evp_config_free.  error gets one line of text without a
  * newline, cut off at size.
  */
 evp_config_outcome_t evp_config_read(evp_config_t *config, int argc, char **argv, char *error, size_t size);
+
+/*
+ * Reads everything anew and takes over what has changed and is in EVP_RELOADED.
+ * tell is called for each setting that has changed, with its flag (without "--");
+ * taken: false where it stays as it was until the next start.  False, with error
+ * filled and nothing changed, where something is wrong.
+ */
+typedef void (*evp_config_tell) (const char *flag, bool taken);
+bool evp_config_reload(evp_config_t *config, int argc, char **argv, evp_config_tell tell, char *error, size_t size);
 
 /* Frees the texts of the settings. */
 void evp_config_free(evp_config_t *config);

@@ -21,6 +21,7 @@
 #include "link.h"
 #include "locks.h"
 #include "log.h"
+#include "notify.h"
 #include "proxy.h"
 #include "registry.h"
 #include "requests.h"
@@ -39,7 +40,11 @@ typedef struct process
 	uv_loop_t	loop;
 	uv_signal_t interrupt;
 	uv_signal_t terminate;
+	uv_signal_t hangup;
+	int			argc;
+	char	  **argv;
 	uv_timer_t	watchdog;
+	uv_timer_t	heartbeat;		/* for the service manager */
 	evp_drain_t drain;
 	bool		stopping;		/* a signal has come */
 	bool		stopped;		/* the modules are stopped */
@@ -74,6 +79,8 @@ stop_modules(process_t *process)
 #undef STOP
 	uv_close((uv_handle_t *) &process->interrupt, NULL);
 	uv_close((uv_handle_t *) &process->terminate, NULL);
+	uv_close((uv_handle_t *) &process->hangup, NULL);
+	uv_close((uv_handle_t *) &process->heartbeat, NULL);
 }
 
 static void
@@ -126,28 +133,8 @@ on_signal(uv_signal_t *handle, int number)
 	}
 	process->stopping = true;
 	evp_log(EVP_LOG_INFO, "main", NULL, "stops at %s", strsignal(number));
+	evp_notify(EVP_NOTIFY_STOPPING);
 	evp_drain_begin(&process->drain, &process->proxy, on_drained, process);
-}
-
-static void
-catch_signals(process_t *process)
-{
-	uv_loop_t  *loop = &process->loop;
-
-	/* A write to a connection that is gone is an error there, not the end of the process. */
-	signal(SIGPIPE, SIG_IGN);
-	if (uv_signal_init(loop, &process->interrupt) < 0 || uv_signal_init(loop, &process->terminate) < 0 ||
-		uv_timer_init(loop, &process->watchdog) < 0 || uv_signal_start(&process->interrupt, on_signal, SIGINT) < 0 ||
-		uv_signal_start(&process->terminate, on_signal, SIGTERM) < 0)
-	{
-		evp_log(EVP_LOG_ERROR, "main", NULL, "signals cannot be caught");
-		exit(1);
-	}
-	process->interrupt.data = process;
-	process->terminate.data = process;
-	process->watchdog.data = process;
-	/* The loop ends when the modules have, whatever the watchdog is set to. */
-	uv_unref((uv_handle_t *) &process->watchdog);
 }
 
 /* As many descriptors as the connections need, where the system allows it. */
@@ -163,6 +150,86 @@ raise_files(const evp_config_t *config)
 	if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < need)
 		evp_log(EVP_LOG_WARNING, "main", NULL, "the system allows %" PRIu64 " open files, max-connections is %" PRIu64,
 				(uint64_t) limit.rlim_cur, config->max_connections);
+}
+
+static void
+apply_settings(const evp_config_t *config)
+{
+	evp_log_set_level((evp_log_level_t) config->log_level);
+	evp_log_set_format((evp_log_format_t) config->log_format);
+	raise_files(config);
+}
+
+static void
+tell_changed(const char *flag, bool taken)
+{
+	if (taken)
+		evp_log(EVP_LOG_INFO, "main", NULL, "%s has changed", flag);
+	else
+		evp_log(EVP_LOG_WARNING, "main", NULL, "%s has changed and needs a restart: it stays as it was", flag);
+}
+
+static void
+on_hangup(uv_signal_t *handle, int number)
+{
+	process_t  *process = handle->data;
+	char		error[1024];
+
+	(void) number;
+	if (process->stopping)
+		return;
+	evp_log(EVP_LOG_INFO, "main", NULL, "reads its settings again");
+	evp_notify_reloading();
+	if (evp_config_reload(&process->proxy.config, process->argc, process->argv, tell_changed, error, sizeof(error)))
+	{
+		apply_settings(&process->proxy.config);
+		evp_server_reload(process->proxy.server);
+	}
+	else
+		evp_log(EVP_LOG_ERROR, "main", NULL, "the settings stay as they were: %s", error);
+	evp_notify(EVP_NOTIFY_READY);
+}
+
+static void
+on_heartbeat(uv_timer_t *timer)
+{
+	(void) timer;
+	evp_notify(EVP_NOTIFY_ALIVE);
+}
+
+/* Everything listens: whoever waits for that is told, now and again and again. */
+static void
+begin_heartbeat(process_t *process)
+{
+	uint64_t	interval = evp_notify_watchdog();
+
+	uv_timer_init(&process->loop, &process->heartbeat);
+	evp_notify(EVP_NOTIFY_READY);
+	if (interval > 0)
+		uv_timer_start(&process->heartbeat, on_heartbeat, interval, interval);
+}
+
+static void
+catch_signals(process_t *process)
+{
+	uv_loop_t  *loop = &process->loop;
+
+	/* A write to a connection that is gone is an error there, not the end of the process. */
+	signal(SIGPIPE, SIG_IGN);
+	if (uv_signal_init(loop, &process->interrupt) < 0 || uv_signal_init(loop, &process->terminate) < 0 ||
+		uv_timer_init(loop, &process->watchdog) < 0 || uv_signal_start(&process->interrupt, on_signal, SIGINT) < 0 ||
+		uv_signal_start(&process->terminate, on_signal, SIGTERM) < 0 || uv_signal_init(loop, &process->hangup) < 0 ||
+		uv_signal_start(&process->hangup, on_hangup, SIGHUP) < 0)
+	{
+		evp_log(EVP_LOG_ERROR, "main", NULL, "signals cannot be caught");
+		exit(1);
+	}
+	process->interrupt.data = process;
+	process->terminate.data = process;
+	process->hangup.data = process;
+	process->watchdog.data = process;
+	/* The loop ends when the modules have, whatever the watchdog is set to. */
+	uv_unref((uv_handle_t *) &process->watchdog);
 }
 
 static void
@@ -199,7 +266,9 @@ main(int argc, char **argv)
 		case EVP_CONFIG_OK:
 			break;
 	}
-	evp_log_set_level((evp_log_level_t) proxy->config.log_level);
+	process.argc = argc;
+	process.argv = argv;
+	apply_settings(&proxy->config);
 	if (uv_loop_init(&process.loop) < 0)
 	{
 		evp_log(EVP_LOG_ERROR, "main", NULL, "the event loop cannot be made: %s", strerror(errno));
@@ -207,11 +276,12 @@ main(int argc, char **argv)
 	}
 	proxy->loop = &process.loop;
 	name_instance(proxy);
-	raise_files(&proxy->config);
 	catch_signals(&process);
 	evp_log(EVP_LOG_INFO, "main", NULL, "evento-proxy " EVP_VERSION " starts as %s", proxy->config.name);
 	if (!make_modules(proxy))
 		return 1;				/* nothing has been said to anyone yet: the process may just end */
+
+	begin_heartbeat(&process);
 
 	uv_run(&process.loop, UV_RUN_DEFAULT);
 

@@ -113,9 +113,7 @@ evp_server_new(evp_proxy_t *proxy)
 		return NULL;
 	}
 	evp_hub_init(&server->hub, proxy->loop);
-	server->hub.max_held = config->input_bytes;
-	server->hub.max_queued = config->output_bytes;
-	server->hub.max_queued_total = config->output_total;
+	evp_server_reload(server);
 	/* Makes no socket, so it cannot fail. */
 	uv_tcp_init(proxy->loop, &server->listener);
 	server->listener.data = server;
@@ -129,6 +127,16 @@ evp_server_new(evp_proxy_t *proxy)
 		return NULL;			/* the process ends: nothing is taken down */
 	evp_log(EVP_LOG_INFO, "server", NULL, "bundles connect to %s port %" PRIu64, config->bundle_address, config->bundle_port);
 	return server;
+}
+
+void
+evp_server_reload(evp_server_t *server)
+{
+	const evp_config_t *config = &server->proxy->config;
+
+	server->hub.max_held = config->input_bytes;
+	server->hub.max_queued = config->output_bytes;
+	server->hub.max_queued_total = config->output_total;
 }
 
 void

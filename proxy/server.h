@@ -12,6 +12,9 @@ evp_server_t *evp_server_new(evp_proxy_t *proxy);
 void evp_server_stop(evp_server_t *server);
 void evp_server_free(evp_server_t *server);
 
+/* Goes by the bounds as they are set now. */
+void evp_server_reload(evp_server_t *server);
+
 /* Takes no more connections, and lets the bundles go that are connected; what they have sent is still taken.  Others
  * leave when they say hello. */
 void evp_server_drain(evp_server_t *server);

@@ -126,6 +126,78 @@ test_flags_win_over_file(void **state)
 	evp_config_free(&config);
 }
 
+static void
+test_environment_between(void **state)
+{
+	evp_config_t config;
+	char	   *name = file_with("name = of-the-file\nhttp-port = 1\nbundle-port = 2\n");
+	evp_config_outcome_t outcome;
+
+	(void) state;
+	setenv("EVENTO_PROXY_NAME", "of-the-environment", 1);
+	setenv("EVENTO_PROXY_HTTP_PORT", "4", 1);
+	setenv("EVENTO_PROXY_BUNDLE_PORT", "", 1);
+	setenv("EVENTO_PROXY_LOG_FORMAT", "json", 1);
+	setenv("EVENTO_PROXY_CONFIG", name, 1);
+	outcome = read_flags(&config, "--name", "of-the-flag", NULL);
+	unlink(name);
+	assert_int_equal(outcome, EVP_CONFIG_OK);
+	assert_string_equal(config.name, "of-the-flag");
+	assert_int_equal(config.http_port, 4);
+	assert_int_equal(config.bundle_port, 2);
+	assert_int_equal(config.log_format, EVP_LOG_JSON);
+	evp_config_free(&config);
+	unsetenv("EVENTO_PROXY_CONFIG");
+	setenv("EVENTO_PROXY_HTTP_PORT", "http", 1);
+	assert_int_equal(read_flags(&config, NULL), EVP_CONFIG_ERROR);
+	assert_string_equal(error, "EVENTO_PROXY_HTTP_PORT must be a whole number, not \"http\"");
+	unsetenv("EVENTO_PROXY_HTTP_PORT");
+	unsetenv("EVENTO_PROXY_NAME");
+	unsetenv("EVENTO_PROXY_BUNDLE_PORT");
+	unsetenv("EVENTO_PROXY_LOG_FORMAT");
+}
+
+static char told[200];
+
+static void
+tell(const char *flag, bool taken)
+{
+	size_t		n = strlen(told);
+
+	snprintf(told + n, sizeof(told) - n, "%s%s;", flag, taken ? "" : " stays");
+}
+
+static void
+test_reload(void **state)
+{
+	evp_config_t config;
+	char	   *name = file_with("max-names = 5\nname = a\nfeed-bytes = 2MB\n");
+	char	   *argv[] = {"evento-proxy", "--config", name, "--max-calls", "9", NULL};
+	FILE	   *file;
+
+	(void) state;
+	assert_int_equal(evp_config_read(&config, 5, argv, error, sizeof(error)), EVP_CONFIG_OK);
+	file = fopen(name, "w");
+	assert_non_null(file);
+	fputs("max-names = 6\nname = b\nfeed-bytes = 3MB\nmax-calls = 10\n", file);
+	fclose(file);
+	told[0] = '\0';
+	assert_true(evp_config_reload(&config, 5, argv, tell, error, sizeof(error)));
+	assert_string_equal(told, "name stays;max-names;feed-bytes stays;");
+	assert_int_equal(config.max_names, 6);
+	assert_int_equal(config.max_calls, 9);
+	assert_int_equal(config.feed_bytes, 2 * 1024 * 1024);
+	assert_string_equal(config.name, "a");
+	file = fopen(name, "w");
+	assert_non_null(file);
+	fputs("max-names = 7\nname\n", file);
+	fclose(file);
+	assert_false(evp_config_reload(&config, 5, argv, tell, error, sizeof(error)));
+	assert_int_equal(config.max_names, 6);
+	unlink(name);
+	evp_config_free(&config);
+}
+
 /* A bad flag is refused, and the message says which and why. */
 static void
 bad_flag(char *flag, char *value, const char *message)
@@ -221,6 +293,8 @@ main(void)
 		cmocka_unit_test(test_flags),
 		cmocka_unit_test(test_file),
 		cmocka_unit_test(test_flags_win_over_file),
+		cmocka_unit_test(test_environment_between),
+		cmocka_unit_test(test_reload),
 		cmocka_unit_test(test_bad_flags),
 		cmocka_unit_test(test_bad_files),
 		cmocka_unit_test(test_host_port),

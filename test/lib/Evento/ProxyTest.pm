@@ -58,7 +58,7 @@ sub standby_missing
 	croak 'the setting does not come into force';
 }
 
-# Starts a proxy and waits until it is ready.  flags: settings; wait => 0: only until it listens.
+# Starts a proxy and waits until it is ready.  flags: settings, undef for one that is not given; wait => 0: only until it listens.
 sub start
 {
 	my ($self, %opt) = @_;
@@ -114,7 +114,7 @@ sub run
 		name => $self->{name}, database => $node->connstr('postgres') . ' user=proxy',
 		'bundle-address' => '127.0.0.1', 'bundle-port' => $self->{port}, 'internal-port' => $self->{internal},
 		'http-port' => $self->{http}, 'log-level' => 'debug', %{ $self->{flags} });
-	my @args = map { ("--$_", $flags{$_}) } sort keys %flags;
+	my @args = map { ("--$_", $flags{$_}) } grep { defined $flags{$_} } sort keys %flags;
 	my $pid = fork // croak "fork: $!";
 	if (!$pid)
 	{
