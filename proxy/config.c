@@ -440,6 +440,19 @@ read_environment(evp_config_t *config, char *error, size_t size)
 	return true;
 }
 
+/* Whether two workers would want the same port. */
+static bool
+port_ranges_meet(const evp_config_t *config)
+{
+	uint64_t	n = config->workers;
+	uint64_t	internal = config->internal_port;
+	uint64_t	http = config->http_port;
+	uint64_t	bundle = config->bundle_port;
+
+	return (internal < http + n && http < internal + n) || (bundle >= internal && bundle < internal + n) ||
+		(bundle >= http && bundle < http + n);
+}
+
 /* What no single setting can say by its bounds. */
 static bool
 check_whole(const evp_config_t *config, char *error, size_t size)
@@ -459,6 +472,22 @@ check_whole(const evp_config_t *config, char *error, size_t size)
 			snprintf(error, size, "--%s must be host:port, not \"%.100s\"", pairs[i].flag, pairs[i].value);
 			return false;
 		}
+	}
+	if (config->internal_port + config->workers - 1 > 65535 || config->http_port + config->workers - 1 > 65535)
+	{
+		snprintf(error, size, "--workers: there are not so many ports from --internal-port and --http-port on");
+		return false;
+	}
+	if (config->workers > 1 && config->internal_advertised[0] != '\0' &&
+		evp_config_host_port(config->internal_advertised, host, sizeof(host), &port) && port + config->workers - 1 > 65535)
+	{
+		snprintf(error, size, "--workers: there are not so many ports from that of --internal-advertised on");
+		return false;
+	}
+	if (config->workers > 1 && port_ranges_meet(config))
+	{
+		snprintf(error, size, "--workers: the ports from --internal-port and --http-port on must not meet each other, nor --bundle-port");
+		return false;
 	}
 	if (config->ping_interval >= config->idle_timeout)
 	{
@@ -549,12 +578,48 @@ failed:
 }
 
 bool
-evp_config_reload(evp_config_t *config, int argc, char **argv, evp_config_tell tell, char *error, size_t size)
+evp_config_for_worker(evp_config_t *config, int number, char *error, size_t size)
+{
+	char		host[256];
+	uint16_t	port;
+	char		name[160];
+	char		internal[300];
+	char	   *copies[2];
+
+	snprintf(name, sizeof(name), "%s-%d", config->name, number + 1);
+	/* check_whole has seen to it that these are such pairs, and that the ports suffice. */
+	evp_config_host_port(config->internal_advertised, host, sizeof(host), &port);
+	snprintf(internal, sizeof(internal), strchr(host, ':') != NULL ? "[%s]:%d" : "%s:%d", host, port + number);
+	copies[0] = strdup(name);
+	copies[1] = strdup(internal);
+	if (copies[0] == NULL || copies[1] == NULL)
+	{
+		free(copies[0]);
+		free(copies[1]);
+		snprintf(error, size, "no memory for the settings");
+		return false;
+	}
+	free(config->name);
+	free(config->internal_advertised);
+	config->name = copies[0];
+	config->internal_advertised = copies[1];
+	config->internal_port += (uint64_t) number;
+	config->http_port += (uint64_t) number;
+	return true;
+}
+
+bool
+evp_config_reload(evp_config_t *config, int argc, char **argv, int worker, evp_config_tell tell, char *error, size_t size)
 {
 	evp_config_t fresh;
 
 	if (evp_config_read(&fresh, argc, argv, error, size) != EVP_CONFIG_OK)
 		return false;
+	if (worker >= 0 && !evp_config_for_worker(&fresh, worker, error, size))
+	{
+		evp_config_free(&fresh);
+		return false;
+	}
 	for (size_t i = 0; i < SETTING_COUNT; i++)
 	{
 		char	   *before = (char *) config + settings[i].offset;

@@ -46,6 +46,7 @@
 	X(TEXT, internal_advertised, "", 0, 255, "host:port under which other proxies reach this one; the internal address, or the host's name, when empty") \
 	X(TEXT, http_address, "127.0.0.1", 1, 255, "address of /healthz, /readyz and /metrics") \
 	X(NUMBER, http_port, "3032", 1, 65535, "port of /healthz, /readyz and /metrics") \
+	X(NUMBER, workers, "1", 1, 64, "processes on the bundle port, each a proxy of its own; internal and HTTP port of the next one are higher by one") \
 	X(LEVEL, log_level, "info", 0, 0, "least level that is logged: error, warning, info or debug") \
 	X(FORMAT, log_format, "text", 0, 0, "how a line of the log is written: text or json") \
 	X(NUMBER, max_connections, "20000", 1, 1000000, "bundles' connections; more are refused") \
@@ -120,14 +121,20 @@ typedef enum evp_config_outcome
  */
 evp_config_outcome_t evp_config_read(evp_config_t *config, int argc, char **argv, char *error, size_t size);
 
+/* Changes what has to differ between workers (workers.h): the name, the internal port and the HTTP port.  number: from
+ * 0.  False, with error filled, without memory. */
+bool evp_config_for_worker(evp_config_t *config, int number, char *error, size_t size);
+
 /*
  * Reads everything anew and takes over what has changed and is in EVP_RELOADED.
  * tell is called for each setting that has changed, with its flag (without "--");
  * taken: false where it stays as it was until the next start.  False, with error
- * filled and nothing changed, where something is wrong.
+ * filled and nothing changed, where something is wrong.  worker: the number that the
+ * settings were changed for, -1: none.
  */
 typedef void (*evp_config_tell) (const char *flag, bool taken);
-bool evp_config_reload(evp_config_t *config, int argc, char **argv, evp_config_tell tell, char *error, size_t size);
+bool evp_config_reload(evp_config_t *config, int argc, char **argv, int worker, evp_config_tell tell,
+					   char *error, size_t size);
 
 /* Frees the texts of the settings. */
 void evp_config_free(evp_config_t *config);

@@ -184,7 +184,7 @@ evp_http_new(evp_proxy_t *proxy)
 		return NULL;
 	}
 	http->proxy = proxy;
-	fd = evp_listen(config->http_address, (uint16_t) config->http_port, 128, error, sizeof(error));
+	fd = evp_listen(config->http_address, (uint16_t) config->http_port, 128, false, error, sizeof(error));
 	if (fd < 0)
 	{
 		evp_log(EVP_LOG_ERROR, "http", NULL, "%s (--http-address, --http-port)", error);

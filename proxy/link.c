@@ -425,7 +425,7 @@ evp_links_new(evp_proxy_t *proxy)
 		return NULL;
 	}
 	links->proxy = proxy;
-	fd = evp_listen(config->internal_address, (uint16_t) config->internal_port, BACKLOG, error, sizeof error);
+	fd = evp_listen(config->internal_address, (uint16_t) config->internal_port, BACKLOG, false, error, sizeof error);
 	if (fd < 0)
 	{
 		evp_log(EVP_LOG_ERROR, "link", NULL, "%s (--internal-address, --internal-port)", error);

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 static int
-open_at(const struct addrinfo *at, int backlog)
+open_at(const struct addrinfo *at, int backlog, bool shared)
 {
 	int			fd = socket(at->ai_family, at->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, at->ai_protocol);
 	int			on = 1;
@@ -21,7 +21,8 @@ open_at(const struct addrinfo *at, int backlog)
 	if (fd < 0)
 		return -1;
 	/* Lets a restarted proxy take its port while old connections are in TIME_WAIT; not one that another listens on. */
-	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 && bind(fd, at->ai_addr, at->ai_addrlen) == 0 &&
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
+		(!shared || setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == 0) && bind(fd, at->ai_addr, at->ai_addrlen) == 0 &&
 		listen(fd, backlog) == 0)
 		return fd;
 	saved = errno;
@@ -31,7 +32,7 @@ open_at(const struct addrinfo *at, int backlog)
 }
 
 int
-evp_listen(const char *address, uint16_t port, int backlog, char *error, size_t size)
+evp_listen(const char *address, uint16_t port, int backlog, bool shared, char *error, size_t size)
 {
 	struct addrinfo hints;
 	struct addrinfo *found = NULL;
@@ -49,7 +50,7 @@ evp_listen(const char *address, uint16_t port, int backlog, char *error, size_t 
 		snprintf(error, size, "cannot listen on %s port %u: %s", address, port, gai_strerror(rc));
 		return -1;
 	}
-	fd = open_at(found, backlog);
+	fd = open_at(found, backlog, shared);
 	if (fd < 0)
 		snprintf(error, size, "cannot listen on %s port %u: %s", address, port, strerror(errno));
 	freeaddrinfo(found);

@@ -29,6 +29,7 @@
 #include "server.h"
 #include "store.h"
 #include "uuid.h"
+#include "workers.h"
 
 #define LEAVE_MS	1500		/* for the database to hear that this proxy leaves */
 #define STOP_MS		3000		/* for all of it; what still blocks then is left behind */
@@ -44,7 +45,8 @@ typedef struct process
 	int			argc;
 	char	  **argv;
 	uv_timer_t	watchdog;
-	uv_timer_t	heartbeat;		/* for the service manager */
+	uv_timer_t	heartbeat;		/* for the service manager, or the parent */
+	evp_worker_t worker;		/* which this is; number -1: it has no parent */
 	evp_drain_t drain;
 	bool		stopping;		/* a signal has come */
 	bool		stopped;		/* the modules are stopped */
@@ -180,7 +182,8 @@ on_hangup(uv_signal_t *handle, int number)
 		return;
 	evp_log(EVP_LOG_INFO, "main", NULL, "reads its settings again");
 	evp_notify_reloading();
-	if (evp_config_reload(&process->proxy.config, process->argc, process->argv, tell_changed, error, sizeof(error)))
+	if (evp_config_reload(&process->proxy.config, process->argc, process->argv, process->worker.number, tell_changed, error,
+						  sizeof(error)))
 	{
 		apply_settings(&process->proxy.config);
 		evp_server_reload(process->proxy.server);
@@ -190,21 +193,37 @@ on_hangup(uv_signal_t *handle, int number)
 	evp_notify(EVP_NOTIFY_READY);
 }
 
+/* A parent that does not read finds the pipe full, and needs no more of it. */
+static void
+tell_parent(const process_t *process, const char *what)
+{
+	(void) !write(process->worker.parent, what, 1);
+}
+
 static void
 on_heartbeat(uv_timer_t *timer)
 {
-	(void) timer;
-	evp_notify(EVP_NOTIFY_ALIVE);
+	process_t  *process = timer->data;
+
+	if (process->worker.number >= 0)
+		tell_parent(process, EVP_WORKER_ALIVE);
+	else
+		evp_notify(EVP_NOTIFY_ALIVE);
 }
 
 /* Everything listens: whoever waits for that is told, now and again and again. */
 static void
 begin_heartbeat(process_t *process)
 {
-	uint64_t	interval = evp_notify_watchdog();
+	bool		child = process->worker.number >= 0;
+	uint64_t	interval = child ? EVP_WORKER_BEAT_MS : evp_notify_watchdog();
 
 	uv_timer_init(&process->loop, &process->heartbeat);
-	evp_notify(EVP_NOTIFY_READY);
+	process->heartbeat.data = process;
+	if (child)
+		tell_parent(process, EVP_WORKER_READY);
+	else
+		evp_notify(EVP_NOTIFY_READY);
 	if (interval > 0)
 		uv_timer_start(&process->heartbeat, on_heartbeat, interval, interval);
 }
@@ -255,6 +274,7 @@ main(int argc, char **argv)
 	static process_t process;
 	evp_proxy_t *proxy = &process.proxy;
 	char		error[1024];
+	int			status;
 
 	switch (evp_config_read(&proxy->config, argc, argv, error, sizeof(error)))
 	{
@@ -266,9 +286,20 @@ main(int argc, char **argv)
 		case EVP_CONFIG_OK:
 			break;
 	}
+	apply_settings(&proxy->config);
+	process.worker.number = -1;
+	if (proxy->config.workers > 1)
+	{
+		if (!evp_workers_run(&proxy->config, &process.worker, &status))
+			return status;
+		if (!evp_config_for_worker(&proxy->config, process.worker.number, error, sizeof(error)))
+		{
+			evp_log(EVP_LOG_ERROR, "main", NULL, "%s", error);
+			return 1;
+		}
+	}
 	process.argc = argc;
 	process.argv = argv;
-	apply_settings(&proxy->config);
 	if (uv_loop_init(&process.loop) < 0)
 	{
 		evp_log(EVP_LOG_ERROR, "main", NULL, "the event loop cannot be made: %s", strerror(errno));

@@ -105,7 +105,8 @@ evp_server_new(evp_proxy_t *proxy)
 		return NULL;
 	}
 	server->proxy = proxy;
-	fd = evp_listen(config->bundle_address, (uint16_t) config->bundle_port, (int) config->listen_backlog, error, sizeof(error));
+	fd = evp_listen(config->bundle_address, (uint16_t) config->bundle_port, (int) config->listen_backlog, config->workers > 1, error,
+					sizeof(error));
 	if (fd < 0)
 	{
 		evp_log(EVP_LOG_ERROR, "server", NULL, "%s (--bundle-address, --bundle-port)", error);

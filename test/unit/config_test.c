@@ -182,7 +182,7 @@ test_reload(void **state)
 	fputs("max-names = 6\nname = b\nfeed-bytes = 3MB\nmax-calls = 10\n", file);
 	fclose(file);
 	told[0] = '\0';
-	assert_true(evp_config_reload(&config, 5, argv, tell, error, sizeof(error)));
+	assert_true(evp_config_reload(&config, 5, argv, -1, tell, error, sizeof(error)));
 	assert_string_equal(told, "name stays;max-names;feed-bytes stays;");
 	assert_int_equal(config.max_names, 6);
 	assert_int_equal(config.max_calls, 9);
@@ -192,7 +192,7 @@ test_reload(void **state)
 	assert_non_null(file);
 	fputs("max-names = 7\nname\n", file);
 	fclose(file);
-	assert_false(evp_config_reload(&config, 5, argv, tell, error, sizeof(error)));
+	assert_false(evp_config_reload(&config, 5, argv, -1, tell, error, sizeof(error)));
 	assert_int_equal(config.max_names, 6);
 	unlink(name);
 	evp_config_free(&config);

@@ -63,7 +63,7 @@ sub start
 {
 	my ($self, %opt) = @_;
 	my $n = ++$self->{proxies};
-	my ($port, $internal, $http) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 3;
+	my ($port, $internal, $http) = map { $opt{flags}{$_} // PostgreSQL::Test::Cluster::get_free_port() } 'bundle-port', 'internal-port', 'http-port';
 	my $proxy = bless {
 		test => $self, name => "proxy$n", port => $port, internal => $internal, http => $http,
 		log => "$PostgreSQL::Test::Utils::log_path/proxy$n.log", flags => $opt{flags} // {} }, 'Evento::ProxyTest::Proxy';
