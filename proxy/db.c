@@ -454,6 +454,7 @@ evp_db_run(evp_db_t *db, evp_db_lane_t which, const evp_db_statement_t *statemen
 	}
 	job->cb = cb;
 	job->arg = arg;
+	job->lane = which;
 	if (job->statement.deadline == 0)
 		job->statement.deadline = evp_now(db->proxy) + DEFAULT_DEADLINE;
 	if (conn != NULL)
@@ -490,6 +491,24 @@ evp_db_is_passing(const char *sqlstate)
 			return true;
 	/* Operator intervention; insufficient resources. */
 	return strncmp(sqlstate, "57", 2) == 0 || strncmp(sqlstate, "53", 2) == 0;
+}
+
+void
+evp_db_queued(const evp_db_t *db, evp_db_lane_t which, size_t *count, size_t *bytes)
+{
+	*count = db->lanes[which].waiting_count;
+	*bytes = db->lanes[which].waiting_bytes;
+}
+
+unsigned
+evp_db_in_flight(const evp_db_t *db, evp_db_lane_t which)
+{
+	const lane_t *lane = &db->lanes[which];
+	unsigned	in_flight = 0;
+
+	for (unsigned i = 0; i < lane->count; i++)
+		in_flight += evp_pg_conn_in_flight(lane->conns[i]);
+	return in_flight;
 }
 
 int

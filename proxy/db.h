@@ -22,7 +22,7 @@ typedef enum evp_db_lane
 	EVP_DB_READ			/* some connections that only read the log */
 } evp_db_lane_t;
 
-#define EVP_DB_LANES 4
+#define EVP_DB_LANES 4			/* EVP_METRIC_LANES */
 #define EVP_DB_LOCK_WAIT_MS 30
 
 typedef enum evp_db_status
@@ -70,6 +70,10 @@ void evp_db_run(evp_db_t *db, evp_db_lane_t lane, const evp_db_statement_t *stat
 
 /* Errors that lie in the session or in the moment and not in the statement: the same may succeed a little later. */
 bool evp_db_is_passing(const char *sqlstate);
+
+/* What waits for a connection of a lane, and what is under way on its connections. */
+void evp_db_queued(const evp_db_t *db, evp_db_lane_t lane, size_t *count, size_t *bytes);
+unsigned evp_db_in_flight(const evp_db_t *db, evp_db_lane_t lane);
 
 /* Statements that a lane would send at once: connections that are up, with nothing in flight and nothing waiting.  Lets
  * store.c and locks.c gather while others are busy. */

@@ -16,9 +16,8 @@
 #include "db.h"
 #include "listen.h"
 #include "log.h"
-#include "metrics.h"
 #include "registry.h"
-#include "server.h"
+#include "scrape.h"
 
 #define CONNECTIONS_MAX	256
 #define CONNECTION_TIMEOUT_S	30
@@ -72,18 +71,10 @@ static enum MHD_Result
 send_metrics(const evp_proxy_t *proxy, struct MHD_Connection *connection)
 {
 	evp_buf_t	b;
-	size_t		queued;
-	size_t		held;
-	size_t		connections;
 	enum MHD_Result rc;
 
-	evp_server_load(proxy->server, &queued, &held, &connections);
-	evp_metrics.output_bytes = queued;
-	evp_metrics.input_bytes = held;
-	evp_metrics.connections = connections;
-	evp_metrics.db_up = evp_db_is_up(proxy->db);
 	evp_buf_init(&b, METRICS_MAX);
-	if (evp_metrics_render(&b))
+	if (evp_scrape(proxy, &b))
 		rc = send_text(connection, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", b.data, b.len);
 	else
 		rc = send_line(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, "no memory\n");

@@ -655,6 +655,12 @@ on_sweep(uv_timer_t *timer)
 		uv_timer_stop(&locks->sweep);
 }
 
+size_t
+evp_locks_count(const evp_locks_t *locks)
+{
+	return locks->count;
+}
+
 evp_lock_t *
 evp_locks_take(evp_locks_t *locks, const char *name, size_t len, uint64_t deadline, evp_lock_cb cb, void *arg)
 {

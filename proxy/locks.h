@@ -26,6 +26,9 @@ evp_locks_t *evp_locks_new(evp_proxy_t *proxy);
 void evp_locks_stop(evp_locks_t *locks);
 void evp_locks_free(evp_locks_t *locks);
 
+/* How many are asked for or held. */
+size_t evp_locks_count(const evp_locks_t *locks);
+
 /* Asks for a lock; called back exactly once, never from within.  On anything but HELD the ticket is given back already
  * and the handle is void.  A lock that is held stays so while this proxy's registration does: whoever uses it lets the
  * database check name and fence. */

@@ -1,7 +1,8 @@
 /*
  * metrics.h
  *    Counters of the process, in one table behind /metrics.  Add a line here
- *    and count with EVP_COUNT(name).
+ *    and count with EVP_COUNT(name).  What has labels, and histograms, stand
+ *    below it; what is only known when somebody asks is in scrape.c.
  */
 #ifndef EVP_METRICS_H
 #define EVP_METRICS_H
@@ -31,6 +32,7 @@
 	X(append_batches, "evento_proxy_append_batches_total", "counter", "Batches sent.") \
 	X(append_unknown, "evento_proxy_append_unknown_total", "counter", "Batches whose outcome was unknown and asked again.") \
 	X(conflicts, "evento_proxy_conflicts_total", "counter", "Appends that met another version and were tried again.") \
+	X(append_retries, "evento_proxy_append_retries_total", "counter", "Appends sent again: their outcome was unknown, or their stream busy.") \
 	X(story_loads, "evento_proxy_story_loads_total", "counter", "Stories loaded from the database.") \
 	X(fetches, "evento_proxy_fetches_total", "counter", "Event fetches received.") \
 	X(fetched_events, "evento_proxy_fetched_events_total", "counter", "Events given to consumers.") \
@@ -45,14 +47,65 @@
 	X(output_bytes, "evento_proxy_output_bytes", "gauge", "Bytes that wait to be sent to bundles.") \
 	X(input_bytes, "evento_proxy_input_bytes", "gauge", "Bytes of frames and messages from bundles that are not complete yet.")
 
+/* What bundles ask, and what becomes of it. */
+typedef enum evp_metric_kind
+{
+	EVP_METRIC_AGGREGATE,
+	EVP_METRIC_SERVICE,
+	EVP_METRIC_QUERY,
+	EVP_METRIC_FETCH,
+	EVP_METRIC_LAST_POSITION,
+	EVP_METRIC_OTHER,
+	EVP_METRIC_KINDS
+} evp_metric_kind_t;
+
+typedef enum evp_metric_outcome
+{
+	EVP_METRIC_ANSWERED,
+	EVP_METRIC_FAILED,
+	EVP_METRIC_TIMEOUT,
+	EVP_METRIC_REFUSED,
+	EVP_METRIC_OUTCOMES
+} evp_metric_outcome_t;
+
+#define EVP_METRIC_LANES	4	/* of db.h */
+
+#define EVP_BUCKETS_MAX		20
+
+/* Values up to and including a bound are in its bucket; one more bucket is for those beyond all. */
+typedef struct evp_histogram
+{
+	uint64_t	counts[EVP_BUCKETS_MAX + 1];
+	double		sum;
+} evp_histogram_t;
+
+/* The bounds of a histogram, rising. */
+typedef struct evp_bounds
+{
+	const double *at;
+	unsigned	n;				/* at most EVP_BUCKETS_MAX */
+} evp_bounds_t;
+
+extern const evp_bounds_t evp_bounds_seconds;
+extern const evp_bounds_t evp_bounds_items;
+
+void evp_histogram_add(evp_histogram_t *h, const evp_bounds_t *bounds, double value);
+
 typedef struct evp_metrics
 {
+	uint64_t	outcomes[EVP_METRIC_KINDS][EVP_METRIC_OUTCOMES];
+	evp_histogram_t request_seconds[EVP_METRIC_KINDS];
+	evp_histogram_t statement_seconds[EVP_METRIC_LANES];
+	evp_histogram_t batch_appends;
 #define EVP_METRIC_FIELD(field, name, type, help) uint64_t field;
 	EVP_METRICS(EVP_METRIC_FIELD)
 #undef EVP_METRIC_FIELD
 } evp_metrics_t;
 
 extern evp_metrics_t evp_metrics;
+
+/* The names of the database's lanes, in the order of db.h. */
+extern const char *const evp_metrics_lanes[EVP_METRIC_LANES];
 
 #define EVP_COUNT(field) (evp_metrics.field++)
 

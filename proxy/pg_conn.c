@@ -79,6 +79,8 @@ evp_pg_job_finish(evp_pg_job_t *job, evp_db_status_t status, const char *message
 {
 	evp_db_result_t result = {.status = status};
 
+	if (job->sent_at != 0)
+		evp_histogram_add(&evp_metrics.statement_seconds[job->lane], &evp_bounds_seconds, (double) (uv_hrtime() - job->sent_at) / 1e9);
 	if (status == EVP_DB_OK)
 		result.rows = job->rows;
 	else
@@ -698,6 +700,7 @@ evp_pg_conn_error(const evp_pg_conn_t *conn)
 void
 evp_pg_conn_send(evp_pg_conn_t *conn, evp_pg_job_t *job)
 {
+	job->sent_at = uv_hrtime();
 	if (enqueue(conn, job))
 		return;
 

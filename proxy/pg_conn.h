@@ -27,6 +27,8 @@ typedef struct evp_pg_job
 	size_t		bytes;			/* of the parameters */
 	evp_db_cb	cb;
 	void	   *arg;
+	evp_db_lane_t lane;
+	uint64_t	sent_at;		/* uv_hrtime; 0: it was not sent */
 	bool		simple;			/* not prepared */
 	bool		parsing;		/* a Parse went before it, whose result has not come */
 	bool		cut_short;		/* a wait for a synchronous standby was given up in it */

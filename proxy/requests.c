@@ -37,6 +37,7 @@ typedef struct open_request
 {
 	evp_request_t public;		/* first */
 	evp_entry_t *entry;			/* NULL once it is answered */
+	uint64_t	begun;			/* uv_hrtime */
 } open_request_t;
 
 /* Frees an entry, and gives back its request where it is open. */
@@ -147,6 +148,36 @@ pack_response(evp_parts_t *parts, evp_message_t *rsp, const uint8_t correlation[
 	return evp_message_pack(parts, rsp);
 }
 
+static evp_metric_kind_t
+kind_of(const evp_request_t *request)
+{
+	switch (request->graph.kind)
+	{
+		case EVP_REQUEST_DOMAIN_COMMAND:
+			return EVP_METRIC_AGGREGATE;
+		case EVP_REQUEST_SERVICE_COMMAND:
+			return EVP_METRIC_SERVICE;
+		case EVP_REQUEST_QUERY:
+			return EVP_METRIC_QUERY;
+		case EVP_REQUEST_EVENT_FETCH:
+			return EVP_METRIC_FETCH;
+		case EVP_REQUEST_LAST_SEQUENCE:
+			return EVP_METRIC_LAST_POSITION;
+		case EVP_REQUEST_OTHER:
+			break;
+	}
+	return EVP_METRIC_OTHER;
+}
+
+static evp_metric_outcome_t
+outcome_of(const evp_message_t *rsp)
+{
+	if (!rsp->has_failure)
+		return EVP_METRIC_ANSWERED;
+	return evp_slice_is(rsp->failure_class, EVP_EX_TIMEOUT) ? EVP_METRIC_TIMEOUT :
+		evp_slice_is(rsp->failure_class, EVP_EX_REFUSED) ? EVP_METRIC_REFUSED : EVP_METRIC_FAILED;
+}
+
 static void
 respond(evp_request_t *request, evp_message_t *rsp)
 {
@@ -157,6 +188,8 @@ respond(evp_request_t *request, evp_message_t *rsp)
 	if (request->answered)
 		return;
 	request->answered = true;
+	evp_metrics.outcomes[kind_of(request)][outcome_of(rsp)]++;
+	evp_histogram_add(&evp_metrics.request_seconds[kind_of(request)], &evp_bounds_seconds, (double) (uv_hrtime() - open->begun) / 1e9);
 	if (entry == NULL)
 		return;
 	open->entry = NULL;
@@ -259,6 +292,7 @@ refuse(evp_session_t *session, const evp_message_t *req, const char *exception_c
 	evp_parts_t parts;
 
 	fill_failure(&rsp, exception_class, evp_slice_str(message));
+	evp_metrics.outcomes[EVP_METRIC_OTHER][outcome_of(&rsp)]++;
 	if (!pack_response(&parts, &rsp, req->correlation))
 		return;
 	evp_session_send_parts(session, &parts);
@@ -422,6 +456,7 @@ request_new(evp_requests_t *requests, evp_caller_t *caller, evp_message_t *req, 
 	open->public.message = *req;
 	memset(req, 0, sizeof(*req));
 	open->entry = entry;
+	open->begun = uv_hrtime();
 	entry->request = &open->public;
 	entry->command = graph->kind == EVP_REQUEST_DOMAIN_COMMAND || graph->kind == EVP_REQUEST_SERVICE_COMMAND;
 	evp_entry_add(&requests->callers, entry, EVP_ENTRY_OPEN, open->public.message.payload.n + EVP_ENTRY_BYTES, 0);

@@ -368,7 +368,8 @@ gather(evp_store_t *store)
 		}
 		DL_DELETE(store->waiting, item);
 		DL_APPEND(batch->items, item);
-		item->tries++;
+		if (item->tries++ > 0)
+			EVP_COUNT(append_retries);
 		batch->count++;
 		bytes += item->packed.len;
 	}
@@ -401,6 +402,7 @@ send_batch(evp_store_t *store)
 	}
 	DL_APPEND(store->batches, batch);
 	EVP_COUNT(append_batches);
+	evp_histogram_add(&evp_metrics.batch_appends, &evp_bounds_items, batch->count);
 	if (packed->failed)
 	{
 		const evp_db_result_t no_memory = {.status = EVP_DB_UNSENT,.message = "out of memory"};
@@ -556,6 +558,13 @@ evp_store_class_seen(evp_store_t *store, evp_slice_t type, evp_slice_t klass)
 {
 	if (!store->stopped)
 		evp_classes_seen(store->classes, type, klass);
+}
+
+void
+evp_store_queued(const evp_store_t *store, size_t *count, size_t *bytes)
+{
+	*count = store->count;
+	*bytes = store->bytes;
 }
 
 uint64_t

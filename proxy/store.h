@@ -63,6 +63,9 @@ void evp_store_append(evp_store_t *store, const evp_pack_item_t *append, uint64_
 /* An event that bundles appended: its class is remembered with its type (classes.h). */
 void evp_store_class_seen(evp_store_t *store, evp_slice_t type, evp_slice_t klass);
 
+/* How many appends wait or are not confirmed, and their bytes. */
+void evp_store_queued(const evp_store_t *store, size_t *count, size_t *bytes);
+
 /* Until when a request that needs the database waits for one that is away: the setting database-wait from now, and the
  * request's deadline. */
 uint64_t evp_store_wait_until(const evp_store_t *store, uint64_t deadline);

@@ -19,7 +19,6 @@
 #define SENT_MAX 64
 #define CUT_MS 5000
 
-evp_metrics_t evp_metrics;
 
 /* ---- what is played ---- */
 

@@ -14,7 +14,6 @@
 #include "store.h"
 #include "unit.h"
 
-evp_metrics_t evp_metrics;
 
 /* ---- the database that is played ---- */
 
