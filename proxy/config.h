@@ -62,6 +62,7 @@
 	X(BYTES, output_bytes, "512MB", 16777216, 1099511627776, "what may wait to be sent to one connection before it is closed") \
 	X(BYTES, output_total, "2GB", 16777216, 1099511627776, "what may wait to be sent to all connections together") \
 	X(NUMBER, max_names, "10000", 1, 1000000, "payload names that one instance may register") \
+	X(BYTES, max_discovery, "64MB", 1024, 268435456, "an instance's discovery, as text; a longer one is left out of the catalogue") \
 	X(NUMBER, max_requests, "10000", 1, 1000000, "open requests of one connection; more are refused") \
 	X(NUMBER, max_requests_total, "100000", 1, 10000000, "open requests of all connections together") \
 	X(BYTES, request_bytes, "2GB", 16777216, 1099511627776, "payloads of all open requests together") \
@@ -89,7 +90,7 @@
 #define EVP_RELOADED(X) \
 	X(db_queue) X(db_queue_bytes) X(append_queue) X(append_queue_bytes) X(lock_queue) X(database_wait) X(log_level) \
 	X(log_format) X(max_connections) X(hello_timeout) X(frame_timeout) X(chunk_timeout) X(ping_interval) X(idle_timeout) \
-	X(max_message) X(max_chunk_streams) X(input_bytes) X(output_bytes) X(output_total) X(max_names) X(max_requests) \
+	X(max_message) X(max_chunk_streams) X(input_bytes) X(output_bytes) X(output_total) X(max_names) X(max_discovery) X(max_requests) \
 	X(max_requests_total) X(request_bytes) X(max_timeout) X(answer_keep) X(answer_away) X(answer_again) X(answer_bytes) \
 	X(discovery_settle) X(discovery_wait) X(drain_time) X(max_calls) X(command_tries) X(fetch_hold) X(fetch_bytes) \
 	X(feed_readers)

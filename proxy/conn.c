@@ -36,6 +36,7 @@ struct evp_batch
 };
 
 static void flush(evp_conn_t *conn);
+static void resume(evp_conn_t *conn);
 
 static void
 mark_dirty(evp_conn_t *conn)
@@ -76,7 +77,10 @@ on_turn(void *arg)
 		if (conn->doomed != NULL)
 			conn->callbacks->on_broken(conn, conn->doomed, true);
 		else
+		{
+			resume(conn);
 			flush(conn);
+		}
 	}
 }
 
@@ -156,6 +160,16 @@ take_bytes(evp_conn_t *conn, const uint8_t *p, size_t n)
 		conn->callbacks->on_unfinished(conn);
 }
 
+/* There is more on it than its share of a turn: the others come first. */
+static void
+pause_reading(evp_conn_t *conn)
+{
+	EVP_COUNT(reads_paused);
+	conn->paused = true;
+	uv_read_stop((uv_stream_t *) &conn->tcp);
+	mark_dirty(conn);
+}
+
 static void
 on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
 {
@@ -172,6 +186,18 @@ on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
 	conn->last_read = uv_now(conn->hub->loop);
 	evp_metrics.bytes_in += (uint64_t) nread;
 	take_bytes(conn, (const uint8_t *) buf->base, (size_t) nread);
+	if ((size_t) nread == EVP_CONN_READ_SIZE && !conn->closing)
+		pause_reading(conn);
+}
+
+static void
+resume(evp_conn_t *conn)
+{
+	if (!conn->paused)
+		return;
+	conn->paused = false;
+	if (uv_read_start((uv_stream_t *) &conn->tcp, on_alloc, on_read) < 0)
+		conn->callbacks->on_broken(conn, "closed by the peer", false);
 }
 
 uint64_t

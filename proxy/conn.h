@@ -19,7 +19,7 @@
 #include "turn.h"
 #include "wire.h"
 
-#define EVP_CONN_READ_SIZE	((size_t) 256 * 1024)
+#define EVP_CONN_READ_SIZE	((size_t) 64 * 1024)	/* what is read from one connection in a turn of the loop */
 #define EVP_CONN_PEER_MAX	64
 
 typedef struct evp_conn evp_conn_t;
@@ -74,6 +74,7 @@ struct evp_conn
 	evp_batch_t *writing;		/* frames that are with libuv */
 	const char *doomed;			/* why it is to be closed at the end of this turn */
 	bool		dirty;
+	bool		paused;			/* reading goes on in the next turn */
 	bool		finishing;		/* output ends with what is queued */
 	bool		deaf;			/* and input is thrown away */
 	bool		closing;

@@ -7,9 +7,8 @@
 
 #include "buf.h"
 
-#define EVP_MAX_NAMES		10000	/* payload names of one bundle */
+#define EVP_MAX_NAMES		1000000	/* payload names of one bundle, whatever max-names says */
 #define EVP_MAX_NAME_LEN	512
-#define EVP_MAX_DISCOVERY	((size_t) 64 * 1024 * 1024) /* JSON text of a discovery */
 
 /* A registration: names are as the bundle gave them, in its order. */
 typedef struct evp_registration

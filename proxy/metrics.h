@@ -43,6 +43,7 @@
 	X(notifications, "evento_proxy_notifications_total", "counter", "Notifications received from bundles.") \
 	X(bytes_in, "evento_proxy_received_bytes_total", "counter", "Bytes received from bundles.") \
 	X(bytes_out, "evento_proxy_sent_bytes_total", "counter", "Bytes sent to bundles.") \
+	X(reads_paused, "evento_proxy_reads_paused_total", "counter", "Times that a connection had more to read than its share of a turn of the loop.") \
 	X(connections, "evento_proxy_connections", "gauge", "Connections on the bundle port, welcomed or not.") \
 	X(output_bytes, "evento_proxy_output_bytes", "gauge", "Bytes that wait to be sent to bundles.") \
 	X(input_bytes, "evento_proxy_input_bytes", "gauge", "Bytes of frames and messages from bundles that are not complete yet.")

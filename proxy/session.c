@@ -512,7 +512,7 @@ on_discovery(evp_session_t *session, const evp_message_t *ntf)
 	const char *reason;
 
 	/* What it says is for people: a session goes on without it. */
-	evp_buf_init(&json, EVP_MAX_DISCOVERY);
+	evp_buf_init(&json, session->proxy->config.max_discovery);
 	if (evp_discovery_to_json(&json, ntf->payload, &version, &reason) < 0)
 		evp_log(EVP_LOG_WARNING, "session", session->peer, "discovery is left out of the catalogue: %s", reason);
 	else
