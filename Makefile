@@ -10,6 +10,7 @@
 #   make check-versions       runs them with other versions of PostgreSQL [VERSIONS='15 17 18']
 #   make check-asserts        runs them on a server that checks itself
 #   make check-valgrind       runs those in SQL on a server under valgrind
+#   make fuzz [SECONDS=60]    feeds the proxy's parsers with what libFuzzer makes up, each for so long
 #   make bench [BENCH=name]   measures
 #   make deps                 installs what is missing to build, run and test
 #
@@ -20,6 +21,7 @@ PREFIX ?= /usr/local
 ARGS ?=
 TESTS ?=
 BENCH ?=
+SECONDS ?= 60
 PROXY ?= yes
 VERSIONS ?= 15 17 18
 
@@ -28,7 +30,7 @@ here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" '$(here)/evento.control')
 
 # These work where there is no PostgreSQL yet, and install it.
-front_goals := check check-long check-versions check-asserts check-valgrind run bench deps
+front_goals := check check-long check-versions check-asserts check-valgrind run bench fuzz deps
 goals := $(or $(MAKECMDGOALS),all)
 
 .PHONY: $(front_goals)
@@ -64,6 +66,10 @@ run:
 bench:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build bench
 	@exec env BENCH='$(BENCH)' PG_CONFIG='$(PG_CONFIG)' perl '$(here)/test/bench/bench.pl'
+
+fuzz:
+	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build fuzz
+	@exec $(MAKE) -C '$(here)/test/fuzz' fuzz SECONDS='$(SECONDS)'
 
 deps:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check run

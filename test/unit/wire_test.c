@@ -180,6 +180,45 @@ random_input(evp_buf_t *in, const unit_golden_t *golden, size_t n_golden, uint64
 	}
 }
 
+/* One stream, cut in two at each of its bytes, gives the same messages. */
+static void
+test_every_cut(void **state)
+{
+	size_t		n_golden;
+	unit_golden_t *golden = unit_golden_load(&n_golden);
+	uint64_t	seed = 78;
+	evp_buf_t	in;
+	evp_buf_t	whole;
+	const char *error;
+
+	(void) state;
+	random_input(&in, golden, n_golden, &seed);
+	/* The last message is then unfinished. */
+	if (in.len > 20000)
+		in.len = 20000;
+	parse(in.data, in.len, &whole, &error);
+	for (size_t at = 0; at <= in.len; at++)
+	{
+		evp_wire_t	w;
+		evp_buf_t	parts;
+		int			rc = 0;
+
+		evp_wire_init(&w);
+		evp_buf_init(&parts, SIZE_MAX);
+		collect(&w, in.data, at, 0, &parts, &rc);
+		assert_int_equal(rc, 0);
+		collect(&w, in.data + at, in.len - at, 0, &parts, &rc);
+		assert_int_equal(rc, 0);
+		assert_int_equal(parts.len, whole.len);
+		assert_memory_equal(parts.data, whole.data, parts.len);
+		evp_wire_free(&w);
+		evp_buf_free(&parts);
+	}
+	evp_buf_free(&in);
+	evp_buf_free(&whole);
+	unit_golden_free(golden, n_golden);
+}
+
 static void
 test_any_portions(void **state)
 {
@@ -535,6 +574,7 @@ main(void)
 		cmocka_unit_test(test_bad_frames),
 		cmocka_unit_test(test_error_stays),
 		cmocka_unit_test(test_frames),
+		cmocka_unit_test(test_every_cut),
 		cmocka_unit_test(test_any_portions),
 		cmocka_unit_test(test_claims_allocate_nothing),
 		cmocka_unit_test(test_bounds),
