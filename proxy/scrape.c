@@ -18,6 +18,8 @@
 #include "server.h"
 #include "store.h"
 
+_Static_assert(EVP_METRIC_LANES == EVP_DB_LANES, "metrics.h does not include db.h");
+
 /* What waits somewhere, and how much may. */
 typedef struct queue
 {

@@ -111,7 +111,7 @@ defaults
     timeout connect 5s
     timeout client 90s
     timeout server 90s
-    option redispatch
+    option redispatch 1
 listen bundles
     bind 127.0.0.1:$port
     balance leastconn

@@ -120,4 +120,20 @@ sub told
 	ok(told(qr/^STOPPING=1$/m), 'and tells that it stops');
 }
 
+# ---- the unit ----
+
+SKIP:
+{
+	my ($analyze) = grep { -x } map { "$_/systemd-analyze" } split /:/, $ENV{PATH};
+	skip 'no systemd-analyze', 1 if !$analyze;
+	my $unit = slurp_file(__FILE__ =~ s{test/proxy/t/[^/]+$}{proxy/evento-proxy.service}r);
+	my $program = Evento::ProxyTest::program();
+	$unit =~ s{^ExecStart=\S+}{ExecStart=$program}m;
+	append_to_file("$dir/evento-proxy.service", $unit);
+	my ($out, $err) = ('', '');
+	IPC::Run::run([ $analyze, 'verify', "$dir/evento-proxy.service" ], '>', \$out, '2>', \$err);
+	# Units of the machine itself may have something to be said against them.
+	is(join("\n", grep { /evento-proxy/ } split /\n/, $out . $err), '', 'systemd finds nothing to say against the unit');
+}
+
 done_testing();
