@@ -493,7 +493,12 @@ append_item(const EventoAppend *append, EventoOutcome *outcome)
 		return;
 
 	head = entry->stored_head + entry->buffered;
-	if (!evento_expected_met(append->expected, head, entry->row.deleted_version))
+	if (append->unchained)
+		evento_outcome_set(outcome, ERRCODE_EVENTO_WRONG_VERSION,
+					psprintf("the append to %s before this one was not stored", stream_label(append)),
+					NULL, NULL);
+	else if (!evento_expected_met(append->expected, head, entry->row.deleted_version) ||
+			 ((append->flags & EVENTO_ITEM_KEPT) && head > 0 && head == entry->row.deleted_version))
 		evento_outcome_wrong_version(outcome, append->stream, append->stream_len, append->expected,
 							  head, entry->row.deleted_version);
 	else

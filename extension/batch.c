@@ -221,6 +221,7 @@ evento_append_batch(PG_FUNCTION_ARGS)
 	uint32		nitems;
 	MemoryContext per_item;
 	MemoryContext caller;
+	EventoAppend before = {0};	/* the last item, where it has appended something */
 
 	evento_check_write("append_batch()");
 	InitMaterializedSRF(fcinfo, 0);
@@ -261,7 +262,16 @@ evento_append_batch(PG_FUNCTION_ARGS)
 		read_item(&reader, &append);
 		reader.end = batch_end;
 
+		append.unchained = (append.flags & EVENTO_ITEM_CHAINED) &&
+			!(before.stream != NULL && append.stream != NULL && append.stream_len == before.stream_len &&
+			  memcmp(append.stream, before.stream, before.stream_len) == 0);
 		evento_append_item(&append, &outcome);
+		memset(&before, 0, sizeof(before));
+		if (outcome.sqlstate == 0 && !outcome.repeat)
+		{
+			before.stream = append.stream;
+			before.stream_len = append.stream_len;
+		}
 		put_outcome(rsinfo, &append, &outcome);
 		MemoryContextReset(per_item);
 	}

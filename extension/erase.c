@@ -207,6 +207,7 @@ evento_erase_stream(PG_FUNCTION_ARGS)
 		erase_events(stream.row.no, &erased);
 	(void) evento_snapshot_drop(stream.name, stream.len);
 	record_erasure(&stream, reason, &erased);
+	evento_story_changed(stream.name, stream.len);
 
 	/* Who was told that it is erased can rely on it. */
 	ForceSyncCommit();

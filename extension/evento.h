@@ -275,6 +275,7 @@ typedef struct EventoAppend
 	int64		expected;		/* EVENTO_EXPECTED_* or n */
 	bool		wait;			/* for busy streams; else 55P03 */
 	int			flags;			/* EVENTO_ITEM_* */
+	bool		unchained;		/* EVENTO_ITEM_CHAINED, to an item that was not stored */
 	const char *lock;			/* with EVENTO_ITEM_LOCK */
 	int			lock_len;
 	int64		fence;

@@ -21,7 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
-#include "evento.h"
+#include "streams.h"
 
 /* Columns of evento._snapshots. */
 enum
@@ -192,6 +192,7 @@ evento_save_snapshot(PG_FUNCTION_ARGS)
 						len, bytes, version),
 				 errdetail("Its last version is " INT64_FORMAT ".", head),
 				 errhint("A snapshot is the state after an event that the stream has.")));
+	evento_story_changed(bytes, len);
 	PG_RETURN_BOOL(evento_snapshot_save(bytes, len, version, class_name, state));
 }
 
@@ -206,5 +207,6 @@ evento_drop_snapshots(PG_FUNCTION_ARGS)
 	evento_check_write("drop_snapshots");
 	bytes = evento_check_stream_name(name, &len);
 	evento_lock_stream(bytes, len);
+	evento_story_changed(bytes, len);
 	PG_RETURN_BOOL(evento_snapshot_drop(bytes, len));
 }

@@ -21,6 +21,7 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "commands/async.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -170,6 +171,7 @@ evento_delete_stream(PG_FUNCTION_ARGS)
 	if (stream.head > stream.row.deleted_version)
 		hide_events(&stream, false);
 	(void) evento_snapshot_drop(stream.name, stream.len);
+	evento_story_changed(stream.name, stream.len);
 
 	/* Nobody shall see it deleted, and see it again after a crash. */
 	ForceSyncCommit();
@@ -189,6 +191,7 @@ evento_tombstone_stream(PG_FUNCTION_ARGS)
 	hide_events(&stream, true);
 	(void) evento_snapshot_drop(stream.name, stream.len);
 	(void) evento_metadata_clear(stream.name, stream.len);
+	evento_story_changed(stream.name, stream.len);
 	ForceSyncCommit();
 	PG_RETURN_INT64(stream.head);
 }
@@ -201,6 +204,15 @@ evento_stream_argument(text *name, const char *what, bool change, StreamArgument
 	stream->name = evento_check_stream_name(name, &stream->len);
 	stream->head = evento_stream_head_locked(stream->name, stream->len, change, &stream->row,
 											 &stream->exists, &stream->buffered);
+}
+
+void
+evento_story_changed(const char *name, int len)
+{
+	char	   *payload = pnstrdup(name, len);
+
+	Async_Notify("evento_story", payload);
+	pfree(payload);
 }
 
 /*

@@ -35,6 +35,13 @@ extern void evento_stream_argument(text *name, const char *what, bool change, St
  */
 extern bool evento_metadata_clear(const char *name, int len);
 
+/*
+ * Tells proxies, when this commits, that the story of a stream has become
+ * another one though its version has not: they keep stories (NOTIFY
+ * evento_story, with the stream's name).
+ */
+extern void evento_story_changed(const char *name, int len);
+
 /* OID of a relation that the first version of the extension has not got; 42P01 without. */
 extern Oid	evento_later_rel(const char *name);
 

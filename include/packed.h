@@ -60,7 +60,14 @@
 #define EVENTO_ITEM_IDS_KNOWN      0x0040  /* with an exact expected version: the caller has
                                             * looked for the ids up to that version
                                             * (load_stream), they are none of those */
-#define EVENTO_ITEM_FLAGS          0x007f
+#define EVENTO_ITEM_CHAINED        0x0080  /* V0001 unless the item right before it in the
+                                            * batch has appended to the same stream, in
+                                            * this very call: its expected version is that
+                                            * item's, and no other event's of that number */
+#define EVENTO_ITEM_KEPT           0x0100  /* the caller's story is not newly loaded: V0001
+                                            * too where the stream was deleted, with all
+                                            * events, at the expected version */
+#define EVENTO_ITEM_FLAGS          0x01ff
 
 /* Event flags. */
 #define EVENTO_EVENT_ID              0x01

@@ -1,57 +1,28 @@
 /*
  * command.c
- *    Starts, queues, delays and ends commands, and holds what domain and service
- *    commands share: lock, call, append, answers.
- *
- *    Commands on one aggregate that meet in this proxy run one after the other,
- *    so that they don't conflict with each other.  That is for speed: what keeps
- *    them apart across proxies is the expected version of the append.
+ *    Starts, delays and ends commands, and holds what domain and service commands
+ *    share: lock, call, append, answers.
  */
 #include "command.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uthash.h>
 #include <utlist.h>
 
 #include "command_run.h"
+#include "db.h"
 #include "log.h"
 #include "metrics.h"
-#include "payload.h"
 #include "registry.h"
-#include "turn.h"
 #include "uuid.h"
 
 #define MODULE "command"
 
 #define TICK_MS			10
-#define SWEEP_MS		250
+#define STORY_AGE		60000	/* in case a change of a story should not be told */
 #define MAX_ANSWER		((size_t) 256 * 1024 * 1024)
 #define MAX_METADATA	((size_t) 64 * 1024 * 1024)
-
-struct evp_command_queue
-{
-	UT_hash_handle hh;
-	evp_command_t *running;
-	evp_command_t *waiting;		/* EVP_WAIT_QUEUE */
-	size_t		len;
-	char		name[];
-};
-
-struct evp_commands
-{
-	evp_proxy_t *proxy;
-	evp_command_t *all;
-	evp_command_queue_t *queues;
-	evp_command_t *ready;		/* EVP_WAIT_TURN */
-	evp_command_t *delayed;		/* EVP_WAIT_DELAY */
-	size_t		queued;			/* EVP_WAIT_QUEUE */
-	evp_turn_t	turn;
-	uv_timer_t	tick;			/* while some are delayed */
-	uv_timer_t	sweep;			/* while some are queued */
-	bool		stopped;
-};
 
 /* ---- waiting ---- */
 
@@ -108,90 +79,22 @@ evp_command_delay(evp_command_t *command, uint64_t ms, evp_command_step step)
 		uv_timer_start(&commands->tick, on_tick, TICK_MS, TICK_MS);
 }
 
-/* Ends commands whose time runs out while others have their aggregate. */
-static void
-on_sweep(uv_timer_t *timer)
-{
-	evp_commands_t *commands = timer->data;
-	uint64_t	now = evp_now(commands->proxy);
-	evp_command_t *command,
-			   *next;
-
-	DL_FOREACH_SAFE(commands->all, command, next)
-		if (command->wait == EVP_WAIT_QUEUE && command->request->deadline <= now)
-			evp_command_fail(command, EVP_EX_TIMEOUT, "other commands had the aggregate until the time was up");
-	if (commands->queued == 0)
-		uv_timer_stop(&commands->sweep);
-}
-
-/* ---- the queue of an aggregate ---- */
-
-/* Runs a command as soon as it is the first on its aggregate. */
-static void
-enter_queue(evp_command_t *command, evp_slice_t name, evp_command_step step)
-{
-	evp_commands_t *commands = command->commands;
-	evp_command_queue_t *queue;
-
-	HASH_FIND(hh, commands->queues, name.p, name.n, queue);
-	if (queue == NULL)
-	{
-		queue = calloc(1, sizeof(*queue) + name.n);
-		if (queue == NULL)
-			abort();
-		queue->len = name.n;
-		memcpy(queue->name, name.p, name.n);
-		HASH_ADD(hh, commands->queues, name, queue->len, queue);
-	}
-	command->queue = queue;
-	if (queue->running == NULL)
-	{
-		queue->running = command;
-		evp_command_next(command, step);
-		return;
-	}
-	command->wait = EVP_WAIT_QUEUE;
-	command->step = step;
-	DL_APPEND2(queue->waiting, command, before, after);
-	commands->queued++;
-	if (!uv_is_active((uv_handle_t *) &commands->sweep))
-		uv_timer_start(&commands->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
-}
-
-static void
-leave_queue(evp_command_t *command)
-{
-	evp_commands_t *commands = command->commands;
-	evp_command_queue_t *queue = command->queue;
-
-	if (queue == NULL)
-		return;
-	command->queue = NULL;
-	if (queue->running != command)
-	{
-		DL_DELETE2(queue->waiting, command, before, after);
-		commands->queued--;
-		return;
-	}
-	queue->running = queue->waiting;
-	if (queue->running != NULL)
-	{
-		DL_DELETE2(queue->waiting, queue->running, before, after);
-		commands->queued--;
-		evp_command_next(queue->running, queue->running->step);
-		return;
-	}
-	HASH_DEL(commands->queues, queue);
-	free(queue);
-}
-
 /* ---- the end ---- */
+
+void
+evp_command_drop_response(evp_command_t *command)
+{
+	if (command->has_response)
+		evp_graph_response_free(&command->response);
+	command->has_response = false;
+	evp_arena_free(&command->arena);
+	evp_buf_free(&command->metadata);
+}
 
 static void
 free_command(evp_command_t *command)
 {
-	if (command->has_response)
-		evp_graph_response_free(&command->response);
+	evp_command_drop_response(command);
 	evp_request_unref(command->request);
 	free(command);
 }
@@ -211,7 +114,7 @@ end(evp_command_t *command)
 	if (command->lock != NULL)
 		evp_locks_release(command->lock);
 	command->lock = NULL;
-	leave_queue(command);
+	evp_command_leave_queue(command);
 	DL_DELETE(commands->all, command);
 	if (wait == EVP_WAIT_STORE)
 		command->abandoned = true;
@@ -439,35 +342,50 @@ evp_command_store_failed(evp_command_t *command, evp_store_status_t status, cons
 	evp_command_fail(command, status == EVP_STORE_BUSY ? EVP_EX_TIMEOUT : EVP_EX_STATE, message);
 }
 
-void
-evp_command_append(evp_command_t *command, evp_pack_item_t *item, bool service, evp_append_cb cb)
+bool
+evp_command_prepare(evp_command_t *command, bool service)
 {
 	const evp_graph_response_t *response = &command->response;
-	evp_arena_t arena = {NULL};
-	evp_buf_t	metadata;
+	evp_event_t *event = &command->event;
 	evp_payload_t payload,
 				state;
-	evp_event_t event = {.has_id = true,.service = service};
 	const char *reason = NULL;
 	int			has_metadata = 0;
 
-	evp_buf_init(&metadata, MAX_METADATA);
-	if (evp_payload_split(&payload, response->event_object, response->event_class, &arena, &reason) <= 0)
+	if (evp_payload_split(&payload, response->event_object, response->event_class, &command->arena, &reason) <= 0)
 		goto refused;
 	if (response->event_metadata.p != NULL &&
-		(has_metadata = evp_metadata_to_json(&metadata, response->event_metadata, &reason)) < 0)
+		(has_metadata = evp_metadata_to_json(&command->metadata, response->event_metadata, &reason)) < 0)
 		goto refused;
-	memcpy(event.id, command->id, sizeof(event.id));
-	event.timestamp_ms = response->event_timestamp_ms;
-	event.has_timestamp = event.timestamp_ms > 0;
-	event.force_telemetry = response->event_force_telemetry;
-	event.context = response->event_context;
-	event.type = payload.type;
-	event.klass = payload.klass;
-	event.data = payload.data;
+	*event = (evp_event_t) {.has_id = true,.service = service};
+	memcpy(event->id, command->id, sizeof(event->id));
+	event->timestamp_ms = response->event_timestamp_ms;
+	event->has_timestamp = event->timestamp_ms > 0;
+	event->force_telemetry = response->event_force_telemetry;
+	event->context = response->event_context;
+	event->type = payload.type;
+	event->klass = payload.klass;
+	event->data = payload.data;
 	if (has_metadata > 0)
-		event.metadata = evp_slice_of(metadata.data, metadata.len);
+		event->metadata = evp_slice_of(command->metadata.data, command->metadata.len);
 
+	command->has_snapshot = !service && !response->aggregate_deleted && response->has_state && !evp_slice_is_null(response->state_class);
+	if (command->has_snapshot)
+	{
+		if (evp_payload_split(&state, response->state_object, response->state_class, &command->arena, &reason) < 0)
+			goto refused;
+		command->snapshot = (evp_snapshot_t) {.klass = state.klass,.state = state.data};
+	}
+	return true;
+
+refused:
+	evp_command_fail(command, EVP_EX_STATE, reason != NULL ? reason : "the handler's event has no class");
+	return false;
+}
+
+void
+evp_command_append(evp_command_t *command, evp_pack_item_t *item, evp_append_cb cb)
+{
 	item->flags |= EVENTO_ITEM_SAME_ID_WINS;
 	if (command->lock != NULL)
 	{
@@ -475,29 +393,19 @@ evp_command_append(evp_command_t *command, evp_pack_item_t *item, bool service, 
 		item->lock = command->graph->lock_id;
 		item->fence = command->fence;
 	}
-	if (!service && response->aggregate_deleted)
+	if (!command->event.service && command->response.aggregate_deleted)
 		item->flags |= EVENTO_ITEM_DROP_SNAPSHOTS;
-	else if (!service && response->has_state && !evp_slice_is_null(response->state_class))
+	else if (command->has_snapshot)
 	{
-		if (evp_payload_split(&state, response->state_object, response->state_class, &arena, &reason) < 0)
-			goto refused;
 		item->flags |= EVENTO_ITEM_SNAPSHOT;
-		item->state_class = state.klass;
-		item->state = state.data;
+		item->state_class = command->snapshot.klass;
+		item->state = command->snapshot.state;
 	}
-	evp_store_class_seen(command->proxy->store, event.type, event.klass);
-	item->events = &event;
+	evp_store_class_seen(command->proxy->store, command->event.type, command->event.klass);
+	item->events = &command->event;
 	item->n_events = 1;
 	command->wait = EVP_WAIT_STORE;
 	evp_store_append(command->proxy->store, item, evp_command_store_deadline(command), cb, command);
-	evp_buf_free(&metadata);
-	evp_arena_free(&arena);
-	return;
-
-refused:
-	evp_buf_free(&metadata);
-	evp_arena_free(&arena);
-	evp_command_fail(command, EVP_EX_STATE, reason != NULL ? reason : "the handler's event has no class");
 }
 
 /* ---- the module ---- */
@@ -545,13 +453,35 @@ evp_commands_start(evp_commands_t *commands, evp_request_t *request)
 	command->request = evp_request_ref(request);
 	command->graph = &request->graph;
 	command->since = -1;
+	evp_buf_init(&command->metadata, MAX_METADATA);
 	evp_uuid_event_id(evp_slice_str(request->bundle), evp_slice_str(request->instance), request->message.correlation,
 					  request->graph.aggregate_id, command->id);
 	DL_APPEND(commands->all, command);
 	if (request->graph.kind == EVP_REQUEST_DOMAIN_COMMAND)
-		enter_queue(command, request->graph.aggregate_id, evp_command_aggregate);
+		evp_command_enter_queue(command, request->graph.aggregate_id, evp_command_aggregate);
 	else
 		evp_command_next(command, evp_command_service);
+}
+
+/* Somebody has changed a story otherwise than by an append. */
+static void
+on_story_changed(void *arg, const char *payload)
+{
+	evp_commands_t *commands = arg;
+
+	commands->story_changes++;
+	evp_stories_drop(commands->stories, evp_slice_str(payload));
+}
+
+/* What was told while nobody listened is not told again. */
+static void
+on_database(void *arg, bool up)
+{
+	evp_commands_t *commands = arg;
+
+	commands->story_changes++;
+	evp_stories_clear(commands->stories);
+	commands->listening = up;
 }
 
 evp_commands_t *
@@ -559,8 +489,11 @@ evp_commands_new(evp_proxy_t *proxy)
 {
 	evp_commands_t *commands = calloc(1, sizeof(*commands));
 
-	if (commands == NULL)
+	if (commands != NULL)
+		commands->stories = evp_stories_new(proxy->config.story_cache, STORY_AGE);
+	if (commands == NULL || commands->stories == NULL)
 	{
+		free(commands);
 		evp_log(EVP_LOG_ERROR, MODULE, NULL, "out of memory");
 		return NULL;
 	}
@@ -570,6 +503,8 @@ evp_commands_new(evp_proxy_t *proxy)
 	uv_timer_init(proxy->loop, &commands->sweep);
 	commands->tick.data = commands;
 	commands->sweep.data = commands;
+	evp_db_subscribe(proxy->db, on_database, commands);
+	evp_db_listen(proxy->db, "evento_story", on_story_changed, commands);
 	return commands;
 }
 
@@ -595,5 +530,7 @@ evp_commands_stop(evp_commands_t *commands)
 void
 evp_commands_free(evp_commands_t *commands)
 {
+	if (commands != NULL)
+		evp_stories_free(commands->stories);
 	free(commands);
 }

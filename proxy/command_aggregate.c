@@ -1,8 +1,13 @@
 /*
  * command_aggregate.c
- *    Domain commands: the story is loaded at version v, the handler asked, and
- *    its event appended where the aggregate is still at version v; where it is
- *    not, all of it again, on the new story.
+ *    Domain commands: the story is loaded at version v, or kept from the command
+ *    before, the handler asked, and its event appended where the aggregate is
+ *    still at version v; where it is not, all of it again, on the new story.
+ *
+ *    A kept story may be behind, or ahead of what is stored.  An event that was
+ *    made of it is no worse for that: it is stored if nothing else was in
+ *    between.  Anything else that the handler says of a kept story, a refusal
+ *    above all, is not passed on: the command is run again on one newly loaded.
  *
  *    A command whose lockId is its aggregateId takes no ticket: its place in the
  *    queue and the expected version keep others out.  It takes one after some
@@ -15,6 +20,7 @@
 
 #include "command_run.h"
 #include "metrics.h"
+#include "registry.h"
 
 /* Conflicts up to this many are answered at once, later ones after a pause that grows. */
 #define TRIES_AT_ONCE	3
@@ -24,6 +30,7 @@
 
 static void load(evp_command_t *command);
 static void append(evp_command_t *command);
+static void ask(evp_command_t *command, evp_slice_t state, evp_slice_t events);
 
 static bool
 locks_itself(const evp_command_t *command)
@@ -31,61 +38,149 @@ locks_itself(const evp_command_t *command)
 	return !evp_slice_is_null(command->graph->lock_id) && evp_slice_eq(command->graph->lock_id, command->graph->aggregate_id);
 }
 
-static void
-drop_response(evp_command_t *command)
+static bool
+needs_ticket(const evp_command_t *command)
 {
-	if (command->has_response)
-		evp_graph_response_free(&command->response);
-	command->has_response = false;
+	return !evp_slice_is_null(command->graph->lock_id) && !locks_itself(command);
 }
 
-/* Begins, or begins again after a lost lock. */
+/* ---- kept stories ---- */
+
+const evp_kept_story_t *
+evp_command_kept_story(const evp_command_t *command)
+{
+	const evp_commands_t *commands = command->commands;
+
+	/* With a registration that was renewed just now, what changes stories is heard of. */
+	if (!commands->listening || !evp_registry_lease_ok(command->proxy->registry))
+		return NULL;
+	if (command->fresh || command->tries > 0 || command->lock != NULL || needs_ticket(command) || command->graph->invalidate_snapshot ||
+		evp_command_queue_shared(command))
+		return NULL;
+	return evp_stories_find(commands->stories, command->graph->aggregate_id, evp_now(command->proxy));
+}
+
+static void
+count_stories(const evp_command_t *command)
+{
+	evp_metrics.story_bytes = evp_stories_bytes(command->commands->stories);
+}
+
+/* The event is a part of the story that the next command is run on. */
+static void
+tell_story(const evp_command_t *command)
+{
+	evp_stories_t *stories = command->commands->stories;
+
+	if (command->response.aggregate_deleted || !command->event.has_timestamp)
+		evp_stories_drop(stories, command->graph->aggregate_id);
+	else
+		evp_stories_add(stories, command->graph->aggregate_id, &command->event, command->has_snapshot ? &command->snapshot : NULL);
+	count_stories(command);
+}
+
+/* ---- beginning ---- */
+
+/* Begins, or begins again. */
 void
 evp_command_aggregate(evp_command_t *command)
 {
-	drop_response(command);
+	const evp_kept_story_t *kept;
+
+	evp_command_drop_response(command);
 	if (evp_now(command->proxy) >= command->request->deadline)
+	{
 		evp_command_fail(command, EVP_EX_TIMEOUT, "other commands had the aggregate until the time was up");
-	else if (evp_slice_is_null(command->graph->lock_id) || locks_itself(command))
-		load(command);
-	else
+		return;
+	}
+	if (needs_ticket(command) && command->lock == NULL)
+	{
 		evp_command_lock(command, load);
+		return;
+	}
+	kept = evp_command_kept_story(command);
+	if (kept != NULL)
+	{
+		EVP_COUNT(story_hits);
+		command->kept = true;
+		command->head = kept->head;
+		ask(command, evp_slice_of(kept->state.data, kept->state.len), evp_slice_of(kept->events.data, kept->events.len));
+	}
+	else if (evp_command_is_ahead(command))
+	{
+		/* The story that it was to be run on has gone since. */
+		evp_command_requeue(command, evp_command_aggregate);
+	}
+	else
+		load(command);
+}
+
+/* Its turn after conflicts. */
+static void
+again(evp_command_t *command)
+{
+	uint64_t	pause;
+
+	if (command->tries <= TRIES_AT_ONCE)
+		evp_command_aggregate(command);
+	else if (command->lock == NULL && locks_itself(command))
+	{
+		/* Callers at other proxies want the same aggregate all the time: from here on in turn with them. */
+		evp_command_lock(command, load);
+	}
+	else
+	{
+		pause = UINT64_C(4) << (command->tries - TRIES_AT_ONCE < 4 ? command->tries - TRIES_AT_ONCE : 4);
+		if (pause > PAUSE_MOST)
+			pause = PAUSE_MOST;
+		evp_command_delay(command, (uint64_t) random() % pause + 1, evp_command_aggregate);
+	}
+}
+
+/* Runs it again with the aggregate to itself; one that holds a ticket has it still. */
+static void
+restart(evp_command_t *command, evp_command_step step)
+{
+	if (command->place == EVP_PLACE_RUNNING)
+		evp_command_next(command, step);
+	else
+		evp_command_requeue(command, step);
 }
 
 /* The aggregate changed under the command, or its lock was lost: all of it again, a bounded number of times. */
 static void
-try_again(evp_command_t *command, evp_command_step step)
+try_again(evp_command_t *command)
 {
-	uint64_t	pause;
+	char		text[120];
 
-	drop_response(command);
+	evp_command_drop_response(command);
 	command->tries++;
-	if (command->tries >= command->proxy->config.command_tries)
+	if (command->tries < command->proxy->config.command_tries)
 	{
-		char		text[120];
+		restart(command, again);
+		return;
+	}
+	snprintf(text, sizeof(text), "the aggregate changed under the command %u times", command->tries);
+	evp_command_answer_exception(command, evp_slice_str(text));
+}
 
-		snprintf(text, sizeof(text), "the aggregate changed under the command %u times", command->tries);
-		evp_command_answer_exception(command, evp_slice_str(text));
-		return;
-	}
-	if (command->tries <= TRIES_AT_ONCE)
-	{
-		evp_command_next(command, step);
-		return;
-	}
-	if (command->lock == NULL && locks_itself(command))
-	{
-		/* Callers at other proxies want the same aggregate all the time: from here on in turn with them. */
-		evp_command_lock(command, step);
-		return;
-	}
-	pause = UINT64_C(4) << (command->tries - TRIES_AT_ONCE < 4 ? command->tries - TRIES_AT_ONCE : 4);
-	if (pause > PAUSE_MOST)
-		pause = PAUSE_MOST;
-	evp_command_delay(command, (uint64_t) random() % pause + 1, step);
+/* Runs it again on a story newly loaded, which is no try: what it was run on was only likely to be right. */
+static void
+run_fresh(evp_command_t *command)
+{
+	evp_command_drop_response(command);
+	command->fresh = true;
+	evp_command_requeue(command, evp_command_aggregate);
 }
 
 /* ---- append ---- */
+
+/* With the ticket that the append lacked; the handler's answer holds as long as the aggregate stays as it is. */
+static void
+lock_and_append(evp_command_t *command)
+{
+	evp_command_lock(command, append);
+}
 
 static void
 on_appended(void *arg, evp_store_status_t status, int64_t first, int64_t last, const char *message)
@@ -97,6 +192,8 @@ on_appended(void *arg, evp_store_status_t status, int64_t first, int64_t last, c
 	(void) last;
 	if (evp_command_store_done(command))
 		return;
+	if (status != EVP_STORE_OK)
+		evp_command_chain_broken(command);
 	switch (status)
 	{
 		case EVP_STORE_OK:
@@ -107,24 +204,31 @@ on_appended(void *arg, evp_store_status_t status, int64_t first, int64_t last, c
 			 * it does not, that is no reason to ask for ever. */
 			if (command->repeated)
 			{
-				try_again(command, load);
+				try_again(command);
 				return;
 			}
 			command->repeated = true;
-			evp_command_next(command, load);
+			command->fresh = true;
+			restart(command, evp_command_aggregate);
 			return;
 		case EVP_STORE_CONFLICT:
 			EVP_COUNT(conflicts);
-			try_again(command, load);
+			if (command->chained)
+				run_fresh(command);
+			else
+				try_again(command);
 			return;
 		case EVP_STORE_LOCKED:
-			/* The handler's answer holds as long as the aggregate stays as it is. */
-			evp_command_lock(command, append);
+			/* One that was run on another's event goes with that, for the database has looked at the lock first. */
+			if (command->chained)
+				run_fresh(command);
+			else
+				restart(command, lock_and_append);
 			return;
 		case EVP_STORE_LOCK_LOST:
 			evp_locks_release(command->lock);
 			command->lock = NULL;
-			try_again(command, evp_command_aggregate);
+			try_again(command);
 			return;
 		case EVP_STORE_BUSY:
 		case EVP_STORE_REFUSED:
@@ -134,40 +238,79 @@ on_appended(void *arg, evp_store_status_t status, int64_t first, int64_t last, c
 	}
 }
 
+void
+evp_command_send(evp_command_t *command)
+{
+	evp_pack_item_t item = {.expected = command->head,.stream = command->graph->aggregate_id};
+
+	/* Whoever has loaded the story has looked for the id as well. */
+	item.flags |= command->kept ? EVENTO_ITEM_KEPT : EVENTO_ITEM_IDS_KNOWN;
+	if (command->chained)
+		item.flags |= EVENTO_ITEM_CHAINED;
+	if (command->lock == NULL && locks_itself(command))
+		item.flags |= EVENTO_ITEM_UNLOCKED;
+	evp_command_append(command, &item, on_appended);
+}
+
+/* Appends under a ticket, with the aggregate to itself. */
 static void
 append(evp_command_t *command)
 {
-	evp_pack_item_t item = {.flags = EVENTO_ITEM_IDS_KNOWN,.expected = command->head,.stream = command->graph->aggregate_id};
-
 	if (!evp_command_may_start(command, evp_command_aggregate))
 		return;
-	if (command->lock == NULL && locks_itself(command))
-		item.flags |= EVENTO_ITEM_UNLOCKED;
-	evp_command_append(command, &item, false, on_appended);
+	command->chained = false;
+	evp_stories_drop(command->commands->stories, command->graph->aggregate_id);
+	evp_command_send(command);
 }
 
 /* ---- handler ---- */
+
+static bool
+has_event(const evp_graph_response_t *response)
+{
+	return response->kind == EVP_RESPONSE_DOMAIN_COMMAND && !evp_slice_is_null(response->event) &&
+		!evp_slice_is_null(response->event_class);
+}
 
 static void
 on_answer(void *arg, evp_call_status_t status, const evp_message_t *message)
 {
 	evp_command_t *command = arg;
 
+	if (command->kept && status == EVP_CALL_FAILURE)
+	{
+		command->call = NULL;
+		run_fresh(command);
+		return;
+	}
 	if (evp_command_call_failed(command, status, message))
 		return;
+	if (command->kept && (!has_event(&command->response) || command->epoch != evp_command_epoch(command)))
+	{
+		run_fresh(command);
+		return;
+	}
 	switch (command->response.kind)
 	{
 		case EVP_RESPONSE_EXCEPTION:
 			evp_command_answer(command, command->response.payload);
 			return;
 		case EVP_RESPONSE_DOMAIN_COMMAND:
-			if (evp_slice_is_null(command->response.event) || evp_slice_is_null(command->response.event_class))
+			if (!has_event(&command->response))
 			{
 				/* Nothing happened. */
 				evp_command_answer_body(command, command->response.event);
 				return;
 			}
-			append(command);
+			if (!evp_command_prepare(command, false))
+				return;
+			if (command->lock != NULL)
+				append(command);
+			else
+			{
+				tell_story(command);
+				evp_command_chain(command);
+			}
 			return;
 		case EVP_RESPONSE_SERVICE_EVENT:
 		case EVP_RESPONSE_OTHER:
@@ -176,39 +319,15 @@ on_answer(void *arg, evp_call_status_t status, const evp_message_t *message)
 	}
 }
 
-/* ---- story ---- */
-
 static void
-on_story(void *arg, evp_store_status_t status, const evp_story_t *story, const char *message)
+ask(evp_command_t *command, evp_slice_t state, evp_slice_t events)
 {
-	evp_command_t *command = arg;
-	evp_snapshot_t snapshot;
 	evp_buf_t	request;
 	evp_blob_t *blob;
 
-	if (evp_command_store_done(command))
-		return;
-	if (status != EVP_STORE_OK)
-	{
-		evp_command_store_failed(command, status, message);
-		return;
-	}
-	if (story->stored != NULL)
-	{
-		evp_command_answer_event(command, story->stored);
-		return;
-	}
-	if (!evp_command_may_start(command, evp_command_aggregate))
-		return;
-	command->head = story->head;
-	if (story->has_snapshot)
-	{
-		snapshot.version = story->snapshot_version;
-		snapshot.klass = story->snapshot_class;
-		snapshot.state = story->snapshot_state;
-	}
+	command->epoch = evp_command_epoch(command);
 	evp_buf_init(&request, MAX_REQUEST);
-	evp_graph_put_decorated(&request, command->graph, story->has_snapshot ? &snapshot : NULL, story->events, story->event_count);
+	evp_graph_put_decorated(&request, command->graph, state, events);
 	blob = evp_blob_from_buf(&request);
 	if (blob == NULL)
 	{
@@ -219,12 +338,65 @@ on_story(void *arg, evp_store_status_t status, const evp_story_t *story, const c
 	evp_blob_unref(blob);
 }
 
+/* ---- story ---- */
+
+/* Asks the handler on a story that was loaded, and keeps that, unless it has changed on the way. */
+static void
+ask_on(evp_command_t *command, const evp_story_t *story)
+{
+	evp_commands_t *commands = command->commands;
+	const evp_kept_story_t *kept = NULL;
+	evp_snapshot_t snapshot = {.version = story->snapshot_version,.klass = story->snapshot_class,.state = story->snapshot_state};
+	evp_buf_t	state,
+				events;
+
+	command->kept = false;
+	command->head = story->head;
+	evp_command_ran_alone(command);
+	evp_buf_init(&state, MAX_REQUEST);
+	evp_buf_init(&events, MAX_REQUEST);
+	evp_graph_put_state(&state, story->has_snapshot ? &snapshot : NULL);
+	for (size_t i = 0; i < story->event_count && !events.failed; i++)
+		if (!story->events[i].service)
+			evp_graph_put_event(&events, &story->events[i]);
+	if (commands->listening && command->changes == commands->story_changes && command->lock == NULL &&
+		!command->graph->invalidate_snapshot)
+	{
+		kept = evp_stories_put(commands->stories, command->graph->aggregate_id, story->head, &state, &events, evp_now(command->proxy));
+		count_stories(command);
+	}
+	if (kept != NULL)
+		ask(command, evp_slice_of(kept->state.data, kept->state.len), evp_slice_of(kept->events.data, kept->events.len));
+	else if (!state.failed && !events.failed)
+		ask(command, evp_slice_of(state.data, state.len), evp_slice_of(events.data, events.len));
+	else
+		evp_command_fail(command, EVP_EX_STATE, "the aggregate's story is too large to be sent to a handler");
+	evp_buf_free(&state);
+	evp_buf_free(&events);
+}
+
+static void
+on_story(void *arg, evp_store_status_t status, const evp_story_t *story, const char *message)
+{
+	evp_command_t *command = arg;
+
+	if (evp_command_store_done(command))
+		return;
+	if (status != EVP_STORE_OK)
+		evp_command_store_failed(command, status, message);
+	else if (story->stored != NULL)
+		evp_command_answer_event(command, story->stored);
+	else if (evp_command_may_start(command, evp_command_aggregate))
+		ask_on(command, story);
+}
+
 static void
 load(evp_command_t *command)
 {
 	evp_slice_t name = command->graph->aggregate_id;
 
-	drop_response(command);
+	evp_command_drop_response(command);
+	command->changes = command->commands->story_changes;
 	command->wait = EVP_WAIT_STORE;
 	evp_store_load(command->proxy->store, (const char *) name.p, name.n, command->id,
 				   command->graph->invalidate_snapshot ? EVP_LOAD_EVENTS : EVP_LOAD_SNAPSHOT,

@@ -2,34 +2,67 @@
  * command_run.h
  *    What the parts of command.h share: one command on its way.
  *
- * command.c            starts, queues, delays and ends commands
+ * command.c            starts, delays and ends commands
+ * command_queue.c      those on one aggregate
  * command_aggregate.c  domain commands: story, handler, append, conflict
  * command_service.c    service commands: handler, append
  */
 #ifndef EVP_COMMAND_RUN_H
 #define EVP_COMMAND_RUN_H
 
+#include <uv.h>
+
 #include "command.h"
 #include "graph.h"
 #include "locks.h"
 #include "pack.h"
+#include "payload.h"
 #include "router.h"
 #include "store.h"
+#include "stories.h"
+#include "turn.h"
 
 typedef struct evp_command evp_command_t;
-typedef struct evp_command_queue evp_command_queue_t;	/* the commands on one aggregate; command.c's */
+typedef struct evp_command_queue evp_command_queue_t;	/* the commands on one aggregate; command_queue.c's */
 typedef void (*evp_command_step) (evp_command_t *command);
 
 /* What a command waits for; it always waits for exactly one thing, and whoever lets it go on says what is next. */
 typedef enum evp_command_wait
 {
 	EVP_WAIT_TURN,				/* its step, in the next turn */
-	EVP_WAIT_QUEUE,				/* the command before it on the same aggregate */
+	EVP_WAIT_QUEUE,				/* its turn on its aggregate */
+	EVP_WAIT_CHAIN,				/* the appends that were sent before its own, on its aggregate */
 	EVP_WAIT_DELAY,				/* some milliseconds */
 	EVP_WAIT_LOCK,
 	EVP_WAIT_CALL,
 	EVP_WAIT_STORE				/* a load or an append, which cannot be taken back */
 } evp_command_wait_t;
+
+/* Where in its queue a command is. */
+typedef enum evp_command_place
+{
+	EVP_PLACE_WAITING,
+	EVP_PLACE_RUNNING,			/* it has the aggregate: story, handler, or all of it under a ticket */
+	EVP_PLACE_CHAIN,			/* the handler has answered */
+	EVP_PLACE_SENT				/* its append is on the way */
+} evp_command_place_t;
+
+struct evp_commands
+{
+	evp_proxy_t *proxy;
+	evp_command_t *all;
+	evp_command_queue_t *queues;
+	evp_stories_t *stories;
+	bool		listening;		/* to what changes stories besides appends */
+	uint64_t	story_changes;	/* those heard of */
+	evp_command_t *ready;		/* EVP_WAIT_TURN */
+	evp_command_t *delayed;		/* EVP_WAIT_DELAY */
+	size_t		queued;			/* EVP_WAIT_QUEUE */
+	evp_turn_t	turn;
+	uv_timer_t	tick;			/* while some are delayed */
+	uv_timer_t	sweep;			/* while some are queued */
+	bool		stopped;
+};
 
 struct evp_command
 {
@@ -42,6 +75,7 @@ struct evp_command
 	evp_request_t *request;		/* with a reference */
 	const evp_graph_request_t *graph;	/* the request's */
 	evp_command_queue_t *queue; /* of its aggregate, NULL for service commands */
+	evp_command_place_t place;	/* in the queue */
 	evp_command_wait_t wait;
 	evp_command_step step;		/* what comes after the wait */
 	uint64_t	resume_at;		/* with EVP_WAIT_DELAY */
@@ -55,9 +89,21 @@ struct evp_command
 	unsigned	tries;
 	bool		repeated;		/* its event was found in the log when it was to be appended */
 	int64_t		head;			/* of the story the handler was given */
+	bool		kept;			/* that was a kept one, and nobody has looked for the command's id */
+	bool		fresh;			/* it has to be one that is newly loaded */
+	bool		chained;		/* sent behind another whose event it was run on */
+	uint64_t	epoch;			/* of the queue, when the handler was asked */
+	uint64_t	changes;		/* of stories, when the load was begun */
 	int64_t		since;			/* watermark known before the first try; -1: none yet */
 	bool		has_response;
 	evp_graph_response_t response;
+
+	/* what is appended; the slices lie in the response and in the two below */
+	evp_event_t event;
+	bool		has_snapshot;
+	evp_snapshot_t snapshot;
+	evp_arena_t arena;
+	evp_buf_t	metadata;
 };
 
 /* Goes on with a step in the next turn, or after some time. */
@@ -72,6 +118,9 @@ bool evp_command_may_start(evp_command_t *command, evp_command_step again);
 
 /* Until when database and locks are waited for: somewhat before the caller gives up. */
 uint64_t evp_command_store_deadline(const evp_command_t *command);
+
+/* Forgets what a handler has brought. */
+void evp_command_drop_response(evp_command_t *command);
 
 /* Begins a call to the handler; without memory for it the command is ended. */
 void evp_command_call(evp_command_t *command, evp_call_kind_t kind, evp_slice_t payload, evp_call_cb cb);
@@ -92,14 +141,46 @@ bool evp_command_call_failed(evp_command_t *command, evp_call_status_t status, c
 /* Ends the command where the store could not do what it was asked. */
 void evp_command_store_failed(evp_command_t *command, evp_store_status_t status, const char *message);
 
-/*
- * Puts what the handler brought into an event, and the snapshot (domain
- * commands) into the item, and appends it; cb is called with the outcome.  Ends
- * the command where it cannot be stored.
- */
-void evp_command_append(evp_command_t *command, evp_pack_item_t *item, bool service, evp_append_cb cb);
+/* Makes an event, and a snapshot (domain commands), of what the handler brought.  Ends the command where it cannot be stored; false then. */
+bool evp_command_prepare(evp_command_t *command, bool service);
+
+/* Appends what was prepared, with what the item says besides; cb is called with the outcome. */
+void evp_command_append(evp_command_t *command, evp_pack_item_t *item, evp_append_cb cb);
 
 void evp_command_aggregate(evp_command_t *command);
 void evp_command_service(evp_command_t *command);
+
+/* ---- command_queue.c; each may begin other commands' steps in the next turn, and none from within ---- */
+
+/* Runs a command as soon as its aggregate is free for it. */
+void evp_command_enter_queue(evp_command_t *command, evp_slice_t name, evp_command_step step);
+void evp_command_leave_queue(evp_command_t *command);
+
+/* Lets the others of its aggregate go on, and runs a step when it is the first of them. */
+void evp_command_requeue(evp_command_t *command, evp_command_step step);
+
+/* Its handler has answered: its append, evp_command_send, is called in its time, and the next command has the turn. */
+void evp_command_chain(evp_command_t *command);
+
+/* The append of one that was sent has brought nothing new: what was run on its event is run again. */
+void evp_command_chain_broken(evp_command_t *command);
+
+/* Are there appends on its aggregate that have not been answered, or not been sent? */
+bool evp_command_is_ahead(const evp_command_t *command);
+
+/* Changes when a chain on its aggregate breaks. */
+uint64_t evp_command_epoch(const evp_command_t *command);
+
+/* Was the aggregate changed by others lately?  ran_alone: one more command has gone its way without a kept story. */
+bool evp_command_queue_shared(const evp_command_t *command);
+void evp_command_ran_alone(evp_command_t *command);
+
+/* ---- command_aggregate.c, for the queue ---- */
+
+/* The story that a command can be run on at once, or NULL where it needs one newly loaded. */
+const evp_kept_story_t *evp_command_kept_story(const evp_command_t *command);
+
+/* Appends the event of a command of the chain. */
+void evp_command_send(evp_command_t *command);
 
 #endif /* EVP_COMMAND_RUN_H */

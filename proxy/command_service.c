@@ -111,7 +111,7 @@ append(evp_command_t *command)
 		item.flags |= EVENTO_ITEM_SINCE;
 		item.since = command->since;
 	}
-	evp_command_append(command, &item, true, on_appended);
+	evp_command_append(command, &item, on_appended);
 }
 
 /* ---- handler ---- */
@@ -124,7 +124,10 @@ on_answer(void *arg, evp_call_status_t status, const evp_message_t *message)
 	if (evp_command_call_failed(command, status, message))
 		return;
 	if (command->response.kind == EVP_RESPONSE_SERVICE_EVENT && !evp_slice_is_null(command->response.event_class))
-		append(command);
+	{
+		if (evp_command_prepare(command, true))
+			append(command);
+	}
 	else
 		evp_command_answer(command, command->response.payload);
 }

@@ -77,6 +77,7 @@
 	X(MS, drain_time, "10s", 0, 3600000, "when told to stop, the proxy finishes what it has been asked, for so long at most") \
 	X(NUMBER, max_calls, "100000", 1, 10000000, "open calls to handlers") \
 	X(NUMBER, command_tries, "10", 1, 1000, "how often a command is tried on an aggregate that changes under it") \
+	X(BYTES, story_cache, "64MB", 1048576, 1099511627776, "stories of aggregates kept for their next commands") \
 	X(MS, fetch_hold, "20s", 0, 600000, "an empty fetch of an enabled instance is held so long") \
 	X(BYTES, fetch_bytes, "8MB", 1024, 268435456, "data of one fetch's events, besides at least one event") \
 	X(BYTES, feed_bytes, "16MB", 1048576, 1073741824, "newest events kept in memory for consumers at the head") \

@@ -551,9 +551,17 @@ evp_graph_put_last_sequence(evp_buf_t *b, int64_t number)
 	close_typed(b);
 }
 
+void
+evp_graph_put_state(evp_buf_t *b, const evp_snapshot_t *snapshot)
+{
+	if (snapshot != NULL)
+		evp_payload_put(b, snapshot->klass, (evp_slice_t) {0}, snapshot->state);
+	else
+		evp_payload_put_nothing(b);
+}
+
 bool
-evp_graph_put_decorated(evp_buf_t *b, const evp_graph_request_t *command, const evp_snapshot_t *snapshot,
-						const evp_event_t *events, size_t n_events)
+evp_graph_put_decorated(evp_buf_t *b, const evp_graph_request_t *command, evp_slice_t state, evp_slice_t events)
 {
 	const evp_slice_t all = command->payload;
 	const evp_slice_t body = command->body;
@@ -566,16 +574,11 @@ evp_graph_put_decorated(evp_buf_t *b, const evp_graph_request_t *command, const 
 	evp_buf_append(b, body.p, body.n);
 	evp_cbor_put_str(b, "serializedAggregateState");
 	open_typed(b, CLASS_STATE);
-	if (snapshot != NULL)
-		evp_payload_put(b, snapshot->klass, (evp_slice_t) {0}, snapshot->state);
-	else
-		evp_payload_put_nothing(b);
+	evp_buf_append(b, state.p, state.n);
 	close_typed(b);
 	evp_cbor_put_str(b, "eventStream");
 	open_list(b);
-	for (size_t i = 0; i < n_events && !b->failed; i++)
-		if (!events[i].service)
-			evp_graph_put_event(b, &events[i]);
+	evp_buf_append(b, events.p, events.n);
 	close_typed(b);
 	close_typed(b);
 	return evp_buf_append(b, body.p + body.n, all.n - before - body.n);

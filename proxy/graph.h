@@ -128,13 +128,19 @@ bool		evp_graph_notice_is_consumers(evp_slice_t body_class);
  */
 
 /*
- * The request for the handler of a domain command: the caller's request with a
- * DecoratedDomainCommandMessage in place of its body.  snapshot may be NULL;
- * one without a class (only SQL saves such) is of no use to a bundle: load the
- * story without it.  Service events among events are left out.
+ * The state that a story begins with, as evp_graph_put_decorated takes it.
+ * snapshot may be NULL; one without a class (only SQL saves such) is of no use to
+ * a bundle: load the story without it.
  */
-bool		evp_graph_put_decorated(evp_buf_t *b, const evp_graph_request_t *command, const evp_snapshot_t *snapshot,
-							  const evp_event_t *events, size_t n_events);
+void		evp_graph_put_state(evp_buf_t *b, const evp_snapshot_t *snapshot);
+
+/*
+ * The request for the handler of a domain command: the caller's request with a
+ * DecoratedDomainCommandMessage in place of its body.  state is what
+ * evp_graph_put_state has written, events what evp_graph_put_event has, one
+ * behind the other; service events are no part of a story.
+ */
+bool		evp_graph_put_decorated(evp_buf_t *b, const evp_graph_request_t *command, evp_slice_t state, evp_slice_t events);
 
 /* What every EventoResponse has beside its body. */
 typedef struct evp_graph_response_head

@@ -34,6 +34,8 @@
 	X(conflicts, "evento_proxy_conflicts_total", "counter", "Appends that met another version and were tried again.") \
 	X(append_retries, "evento_proxy_append_retries_total", "counter", "Appends sent again: their outcome was unknown, or their stream busy.") \
 	X(story_loads, "evento_proxy_story_loads_total", "counter", "Stories loaded from the database.") \
+	X(story_hits, "evento_proxy_story_hits_total", "counter", "Commands run on a story that was kept.") \
+	X(story_bytes, "evento_proxy_story_bytes", "gauge", "Stories that are kept.") \
 	X(fetches, "evento_proxy_fetches_total", "counter", "Event fetches received.") \
 	X(fetched_events, "evento_proxy_fetched_events_total", "counter", "Events given to consumers.") \
 	X(db_connects, "evento_proxy_db_connects_total", "counter", "Connections made to the database.") \

@@ -20,6 +20,8 @@ check_request(evp_slice_t payload)
 	const char *reason = NULL;
 	evp_event_t event = {.type = evp_slice_str("T"),.data = evp_slice_str("{}")};
 	evp_buf_t	b;
+	evp_buf_t	state;
+	evp_buf_t	events;
 
 	if (evp_graph_request_parse(&q, payload, &reason) != 0)
 	{
@@ -29,7 +31,11 @@ check_request(evp_slice_t payload)
 	}
 	evp_graph_request_timeout_ms(&q, 1);
 	evp_buf_init(&b, BUILT_MAX);
-	if (evp_graph_put_decorated(&b, &q, NULL, &event, 1))
+	evp_buf_init(&state, BUILT_MAX);
+	evp_buf_init(&events, BUILT_MAX);
+	evp_graph_put_state(&state, NULL);
+	evp_graph_put_event(&events, &event);
+	if (evp_graph_put_decorated(&b, &q, evp_slice_of(state.data, state.len), evp_slice_of(events.data, events.len)))
 	{
 		evp_graph_request_t again;
 
@@ -39,6 +45,8 @@ check_request(evp_slice_t payload)
 		else if (strcmp(reason, "CBOR is nested too deeply") != 0)
 			abort();
 	}
+	evp_buf_free(&state);
+	evp_buf_free(&events);
 	evp_buf_free(&b);
 	evp_graph_request_free(&q);
 }

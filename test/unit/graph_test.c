@@ -326,7 +326,7 @@ test_mutations(void **state)
 		evp_buf_init(&b, SIZE_MAX);
 		if (evp_graph_request_parse(&q, evp_slice_blob(blob), &reason) == 0)
 		{
-			evp_graph_put_decorated(&b, &q, NULL, NULL, 0);
+			evp_graph_put_decorated(&b, &q, (evp_slice_t) {0}, (evp_slice_t) {0});
 			evp_graph_request_free(&q);
 			parsed++;
 		}

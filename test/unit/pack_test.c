@@ -127,7 +127,7 @@ test_refused(void **state)
 	(void) state;
 	memset(big, 'x', sizeof(big));
 #define REFUSED(change, text) (item = good, e = small_event(), change, refused(&item, text))
-	REFUSED(item.flags = 0x80, "unknown flag");
+	REFUSED(item.flags = 0x200, "unknown flag");
 	REFUSED(item.flags = EVENTO_ITEM_SNAPSHOT | EVENTO_ITEM_DROP_SNAPSHOTS, "snapshot to save and to drop at once");
 	REFUSED(item.expected = -1, "unknown expected version");
 	REFUSED(item.expected = -2, "unknown expected version");

@@ -1,7 +1,7 @@
 -- batch.sql: append_batch: outcomes item by item, locks and fences, snapshots
 -- with an append, malformed input.
 \ir helpers.psql
-SELECT plan(64);
+SELECT plan(70);
 
 -- ---- outcomes ----
 
@@ -67,6 +67,36 @@ SELECT results_eq(
 SELECT is((SELECT version FROM evento.streams WHERE stream = 'i-1'), 3::bigint, 'stored once');
 SELECT is((SELECT detail FROM evento.append_batch(pg_temp.batch(pg_temp.item('i-1', ARRAY[pg_temp.event('A', '1', '00000000-0000-0000-0000-000000000001')])))), 'repeat', 'detail says that it is a repeat');
 SELECT is((SELECT outcome FROM evento.append_batch(pg_temp.batch(pg_temp.item('i-1', ARRAY[pg_temp.event('A', '1', '00000000-0000-0000-0000-000000000001'), pg_temp.event('A', '9', '00000000-0000-0000-0000-000000000009')])))), 'V0002', 'some ids there, some not');
+
+-- what was made of the event of the item before stands and falls with it
+SELECT results_eq(
+  $$SELECT outcome, first_version, last_version FROM evento.append_batch(pg_temp.batch(
+      pg_temp.item('c-1', ARRAY[pg_temp.event('A', '1')], 0),
+      pg_temp.item('c-1', ARRAY[pg_temp.event('A', '2')], 1, flags => 128),
+      pg_temp.item('c-1', ARRAY[pg_temp.event('A', '3', '00000000-0000-0000-0000-0000000000c3')], 2, flags => 128)))$$,
+  $$VALUES ('00000', 1::bigint, 1::bigint), ('00000', 2, 2), ('00000', 3, 3)$$, 'CHAINED: to items that were stored');
+SELECT results_eq(
+  $$SELECT outcome, first_version, last_version FROM evento.append_batch(pg_temp.batch(
+      pg_temp.item('c-1', ARRAY[pg_temp.event('A', '4')], 2),
+      pg_temp.item('c-1', ARRAY[pg_temp.event('A', '4')], 3, flags => 128),
+      pg_temp.item('c-1', ARRAY[pg_temp.event('A', '3', '00000000-0000-0000-0000-0000000000c3')], 3, flags => 128),
+      pg_temp.item('c-1', ARRAY[pg_temp.event('A', '4')], 3, flags => 128),
+      pg_temp.item('c-2', ARRAY[pg_temp.event('A', '1')], 0),
+      pg_temp.item('c-1', ARRAY[pg_temp.event('A', '4')], 3, flags => 128)))$$,
+  $$VALUES ('V0001', NULL::bigint, NULL::bigint), ('V0001', NULL, NULL), ('00000', 3, 3), ('V0001', NULL, NULL), ('00000', 1, 1), ('V0001', NULL, NULL)$$,
+  'not to one that failed, was a repeat, or is of another stream, though the version is right; the id is looked at before');
+SELECT is((SELECT outcome || detail FROM evento.append_batch(pg_temp.batch(pg_temp.item('c-1', ARRAY[pg_temp.event('A', '4')], 3, flags => 128)))),
+  'V0001the append to stream "c-1" before this one was not stored', 'nor to nothing');
+SELECT is((SELECT version FROM evento.streams WHERE stream = 'c-1'), 3::bigint, 'none of those is stored');
+
+-- a story that was kept over a deletion
+SELECT evento.delete_stream('c-1') \gset
+SELECT results_eq(
+  $$SELECT outcome, first_version FROM evento.append_batch(pg_temp.batch(
+      pg_temp.item('c-1', ARRAY[pg_temp.event('A', '4')], 3, flags => 256),
+      pg_temp.item('c-1', ARRAY[pg_temp.event('A', '4')], 3)))$$,
+  $$VALUES ('V0001', NULL::bigint), ('00000', 4)$$, 'KEPT: not where the events have been deleted since');
+SELECT is((SELECT outcome FROM evento.append_batch(pg_temp.batch(pg_temp.item('c-1', ARRAY[pg_temp.event('A', '5')], 4, flags => 256)))), '00000', 'but behind the next event');
 
 -- ids that the caller has looked for up to the version it expects
 SELECT results_eq(
@@ -167,7 +197,7 @@ SELECT is(pg_temp.state_of('\x45564231ffffffff'), 'V0006', 'too many items');
 SELECT is(pg_temp.state_of('\x4556423100002711'), 'V0006', 'one more than there may be');
 SELECT is(pg_temp.state_of(set_byte(pg_temp.batch(pg_temp.item('x', ARRAY[pg_temp.event('A', '1')])), 0, 70)), 'V0006', 'another magic');
 SELECT is(pg_temp.state_of(pg_temp.batch(pg_temp.item('x', ARRAY[pg_temp.event('A', '1')])) || '\x00'), 'V0006', 'something behind the last item');
-SELECT is(pg_temp.state_of(pg_temp.batch(pg_temp.item('x', ARRAY[pg_temp.event('A', '1')], flags => 128))), 'V0006', 'an unknown flag of an item');
+SELECT is(pg_temp.state_of(pg_temp.batch(pg_temp.item('x', ARRAY[pg_temp.event('A', '1')], flags => 512))), 'V0006', 'an unknown flag of an item');
 SELECT is(pg_temp.state_of(pg_temp.batch(pg_temp.item('x', ARRAY[set_byte(pg_temp.event('A', '1'), 0, 32)]))), 'V0006', 'an unknown flag of an event');
 SELECT is(pg_temp.state_of(pg_temp.batch(pg_temp.item('x', ARRAY[]::bytea[]))), 'V0006', 'an item without event');
 SELECT is(pg_temp.state_of(pg_temp.batch(pg_temp.item('x', ARRAY[pg_temp.event('A', '1'), '\x00']))), 'V0006', 'an event cut off');
