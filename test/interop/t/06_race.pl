@@ -27,7 +27,10 @@ my %ran;
 push @{ $ran{ $_->{marker} } }, $_->{revision} for grep { $_->{what} eq 'begin' && $_->{marker} =~ /-race-\d/ } $t->trace;
 my $again = grep { @$_ > 1 } values %ran;
 ok($again > 0, "conflicts occurred in the race ($again commands were handled more than once)");
-is(scalar(grep { my %seen; grep { $seen{$_}++ } @$_ } values %ran), 0, 'no command was handled twice on the same story');
+# The last run of each is the one that was stored; one before may have seen as many events, of which one was not stored in the end.
+my %last;
+$last{ $_->[-1] }++ for values %ran;
+is(scalar(grep { $_ > 1 } values %last), 0, 'no two commands were stored that were handled on stories of the same length');
 $t->proxies_run;
 
 done_testing();
