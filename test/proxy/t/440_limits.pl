@@ -178,7 +178,8 @@ SKIP:
 	my $n = $ENV{EVENTO_LONG} ? 10_000 : 2_000;
 	my ($files) = `sh -c 'ulimit -Hn'` =~ /(\d+|unlimited)/;
 	skip "$n connections need more than $files open files", 4 if $files ne 'unlimited' && $files < $n + 100;
-	my $proxy = $test->start(flags => { 'log-level' => 'warning' });
+	# Nobody answers pings while so many connect.
+	my $proxy = $test->start(flags => { 'log-level' => 'warning', 'ping-interval' => '9min', 'idle-timeout' => '10min' });
 	my $resident = sub { return slurp_file("/proc/$proxy->{pid}/statm") =~ /^\d+ (\d+)/ ? $1 * 4096 : 0 };
 	# What the first ones make is everybody's.
 	my @idle = map { my $c = $proxy->connection; $c->hello(bundle => 'idle', instance => "first-$_"); $c } 1 .. 50;
