@@ -489,6 +489,11 @@ check_whole(const evp_config_t *config, char *error, size_t size)
 		snprintf(error, size, "--workers: the ports from --internal-port and --http-port on must not meet each other, nor --bundle-port");
 		return false;
 	}
+	if (strcmp(config->http_api, "open") != 0 && strcmp(config->http_api, "closed") != 0)
+	{
+		snprintf(error, size, "--http-api must be open or closed, not \"%.100s\"", config->http_api);
+		return false;
+	}
 	if (config->ping_interval >= config->idle_timeout)
 	{
 		snprintf(error, size, "--ping-interval (%llu ms) must be less than --idle-timeout (%llu ms)",

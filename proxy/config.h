@@ -44,9 +44,19 @@
 	X(TEXT, internal_address, "127.0.0.1", 1, 255, "address that other proxies connect to") \
 	X(NUMBER, internal_port, "3031", 1, 65535, "port that other proxies connect to") \
 	X(TEXT, internal_advertised, "", 0, 255, "host:port under which other proxies reach this one; the internal address, or the host's name, when empty") \
-	X(TEXT, http_address, "127.0.0.1", 1, 255, "address of /healthz, /readyz and /metrics") \
-	X(NUMBER, http_port, "3032", 1, 65535, "port of /healthz, /readyz and /metrics") \
+	X(TEXT, http_address, "127.0.0.1", 1, 255, "address of health, metrics and the API over HTTP") \
+	X(NUMBER, http_port, "3032", 1, 65535, "port of health, metrics and the API over HTTP") \
 	X(NUMBER, workers, "1", 1, 64, "processes on the bundle port, each a proxy of its own; internal and HTTP port of the next one are higher by one") \
+	X(TEXT, http_api, "closed", 1, 10, "open: everybody who reaches the HTTP address may read and append; closed: only where that is a loopback address") \
+	X(NUMBER, http_connections, "256", 4, 100000, "connections over HTTP at once") \
+	X(NUMBER, http_waiting, "128", 1, 100000, "requests over HTTP that wait for events, and streams of events, at once") \
+	X(MS, http_wait, "30s", 0, 3600000, "longest time a request over HTTP waits for events") \
+	X(MS, http_timeout, "30s", 1000, 600000, "a connection over HTTP that does not move is closed after this, and an append given up") \
+	X(MS, http_keep_alive, "15s", 10, 600000, "a stream of events without any gets a sign of life after this") \
+	X(BYTES, http_body, "16MB", 1024, 536870912, "longest body of a request over HTTP") \
+	X(BYTES, http_answer, "8MB", 1024, 268435456, "data of the events in one answer over HTTP, besides at least one event") \
+	X(BYTES, http_bytes, "256MB", 1048576, 1099511627776, "bodies and answers over HTTP in memory, all together") \
+	X(NUMBER, http_readers, "2", 1, 64, "reads of the log for HTTP at once") \
 	X(LEVEL, log_level, "info", 0, 0, "least level that is logged: error, warning, info or debug") \
 	X(FORMAT, log_format, "text", 0, 0, "how a line of the log is written: text or json") \
 	X(NUMBER, max_connections, "20000", 1, 1000000, "bundles' connections; more are refused") \

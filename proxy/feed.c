@@ -35,6 +35,7 @@
 #define MAX_ANSWER		((size_t) 250 * 1024 * 1024)
 #define MAX_CONSUMERS	10000
 #define MARGIN_MS		1000	/* a held fetch is answered so long before its consumer gives up */
+#define WANTED_MS		3000	/* others than fetches wait while they used the tail so shortly ago */
 #define IDLE_MS			60000	/* the tail is given up when nobody fetched for so long */
 
 typedef enum fetch_state
@@ -79,13 +80,22 @@ struct evp_feed
 	bool		looking;		/* the watermark was asked for */
 	int64_t		asked_at;		/* what had been published then */
 	uint64_t	looked_at;
-	uint64_t	used_at;		/* last fetch */
+	uint64_t	used_at;		/* last fetch, or other use of the tail */
+	evp_feed_grown_cb grown_cb;
+	void	   *grown_arg;
 	evp_turn_t	turn;
 	uv_timer_t	tick;
 	bool		stopped;
 };
 
 static void hold(evp_feed_t *feed, fetch_t *fetch);
+
+static void
+tell_grown(evp_feed_t *feed)
+{
+	if (feed->grown_cb != NULL)
+		feed->grown_cb(feed->grown_arg);
+}
 
 /* ---- fetches ---- */
 
@@ -328,6 +338,7 @@ on_tail(void *arg, const evp_db_result_t *result)
 	DL_FOREACH_SAFE(feed->fetches[FETCH_HELD], fetch, next)
 		set_state(fetch, FETCH_READY);
 	evp_turn_wake(&feed->turn);
+	tell_grown(feed);
 }
 
 /* Reads what the tail lacks up to the watermark. */
@@ -388,6 +399,7 @@ on_watermark(void *arg, const evp_db_result_t *result)
 	}
 	advance(feed, position);
 	evp_turn_wake(&feed->turn);
+	tell_grown(feed);
 }
 
 /* Asks the database how far the log reaches. */
@@ -527,7 +539,7 @@ on_tick(uv_timer_t *timer)
 		if (fetch->request->answered)
 			drop_fetch(fetch);
 	evp_tail_trim(&feed->tail, now > TAIL_AGE_MS ? now - TAIL_AGE_MS : 0);
-	if ((feed->fetches[FETCH_HELD] != NULL || (feed->watermark < 0 && up)) && now >= feed->looked_at + LOOK_MS)
+	if ((feed->fetches[FETCH_HELD] != NULL || (feed->watermark < 0 && up) || (feed->used_at != 0 && now < feed->used_at + WANTED_MS)) && now >= feed->looked_at + LOOK_MS)
 		look(feed);
 	if (feed->tail.started && feed->fetches[FETCH_HELD] == NULL && now >= feed->used_at + IDLE_MS)
 	{
@@ -630,6 +642,27 @@ evp_feed_last(evp_feed_t *feed, evp_request_t *request)
 	evp_db_run(feed->proxy->db, EVP_DB_READ,
 			   &(evp_db_statement_t) {.sql = "SELECT evento.watermark()",.result_format = 1,
 			   .deadline = evp_store_wait_until(feed->proxy->store, request->deadline)}, on_last, request);
+}
+
+const evp_tail_t *
+evp_feed_tail(evp_feed_t *feed)
+{
+	feed->used_at = evp_now(feed->proxy);
+	if (feed->watermark < 0)
+	{
+		look(feed);
+		return NULL;
+	}
+	if (!feed->tail.started)
+		evp_tail_start(&feed->tail, feed->watermark);
+	return &feed->tail;
+}
+
+void
+evp_feed_watch(evp_feed_t *feed, evp_feed_grown_cb cb, void *arg)
+{
+	feed->grown_cb = cb;
+	feed->grown_arg = arg;
 }
 
 int64_t

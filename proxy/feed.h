@@ -21,6 +21,12 @@ void evp_feed_last(evp_feed_t *feed, evp_request_t *request);
 /* A position that every event appended from now on lies behind, as far as it is known here; -1 before the database was
  * first reached. */
 int64_t evp_feed_watermark(const evp_feed_t *feed);
+/* The newest events, for others that read the log; NULL before the database was first reached.  They are kept in memory
+ * while this is called every few seconds. */
+const struct evp_tail *evp_feed_tail(evp_feed_t *feed);
+/* Called, never from within, when there may be more of them.  One subscriber. */
+typedef void (*evp_feed_grown_cb)(void *arg);
+void evp_feed_watch(evp_feed_t *feed, evp_feed_grown_cb cb, void *arg);
 /* Disabled or closed: what is held for it is answered empty. */
 void evp_feed_session_changed(evp_feed_t *feed, evp_session_t *session);
 

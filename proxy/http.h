@@ -1,6 +1,7 @@
 /*
  * http.h
- *    Health and metrics over HTTP: /healthz, /readyz, /metrics.
+ *    The HTTP port: health, metrics, and the API to events, streams and the
+ *    cluster.
  */
 #ifndef EVP_HTTP_H
 #define EVP_HTTP_H

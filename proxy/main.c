@@ -144,7 +144,7 @@ static void
 raise_files(const evp_config_t *config)
 {
 	struct rlimit limit;
-	rlim_t		need = config->max_connections + SPARE_FILES;
+	rlim_t		need = config->max_connections + config->http_connections + SPARE_FILES;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= need)
 		return;

@@ -48,7 +48,12 @@
 	X(reads_paused, "evento_proxy_reads_paused_total", "counter", "Times that a connection had more to read than its share of a turn of the loop.") \
 	X(connections, "evento_proxy_connections", "gauge", "Connections on the bundle port, welcomed or not.") \
 	X(output_bytes, "evento_proxy_output_bytes", "gauge", "Bytes that wait to be sent to bundles.") \
-	X(input_bytes, "evento_proxy_input_bytes", "gauge", "Bytes of frames and messages from bundles that are not complete yet.")
+	X(input_bytes, "evento_proxy_input_bytes", "gauge", "Bytes of frames and messages from bundles that are not complete yet.") \
+	X(http_requests, "evento_proxy_http_requests_total", "counter", "Requests over HTTP.") \
+	X(http_open, "evento_proxy_http_requests_open", "gauge", "Requests over HTTP that are not answered in full yet.") \
+	X(http_waiting, "evento_proxy_http_waiting", "gauge", "Requests over HTTP that wait for events, and streams of events.") \
+	X(http_bytes, "evento_proxy_http_held_bytes", "gauge", "Bodies and answers over HTTP in memory.") \
+	X(http_events, "evento_proxy_http_events_total", "counter", "Events given over HTTP.")
 
 /* What bundles ask, and what becomes of it. */
 typedef enum evp_metric_kind

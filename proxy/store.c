@@ -75,6 +75,7 @@ struct evp_store
 	size_t		count;			/* appends without outcome, but for the refused */
 	size_t		bytes;
 	uint64_t	up_at;			/* when an append connection was last seen up */
+	char		sqlstate[6];	/* of the refusal that is being told */
 	evp_buf_t	scratch;
 	evp_turn_t	turn;
 	uv_timer_t	sweep;			/* while there are appends: deadlines */
@@ -97,6 +98,7 @@ answer(item_t *item, evp_store_status_t status, int64_t first, int64_t last, con
 	item->cb = NULL;
 	if (cb != NULL)
 		cb(item->arg, status, first, last, message);
+	item->store->sqlstate[0] = '\0';
 }
 
 /* Ends an item that is in no list. */
@@ -192,10 +194,10 @@ try_again(item_t *item)
 static void
 take_refusal(item_t *item, evp_slice_t outcome, evp_slice_t detail)
 {
-	char		sqlstate[6];
+	char	   *sqlstate = item->store->sqlstate;
 	char		text[1024];
 
-	snprintf(sqlstate, sizeof(sqlstate), "%.*s", (int) (outcome.n < 5 ? outcome.n : 5), (const char *) outcome.p);
+	snprintf(sqlstate, sizeof(item->store->sqlstate), "%.*s", (int) (outcome.n < 5 ? outcome.n : 5), (const char *) outcome.p);
 	snprintf(text, sizeof(text), "%.*s", (int) (detail.n < 1000 ? detail.n : 1000), detail.p != NULL ? (const char *) detail.p : "");
 	if (strcmp(sqlstate, EVENTO_SQLSTATE_WRONG_VERSION) == 0)
 		finish(item, EVP_STORE_CONFLICT, 0, 0, text);
@@ -207,6 +209,7 @@ take_refusal(item_t *item, evp_slice_t outcome, evp_slice_t detail)
 	{
 		item->busy = true;
 		snprintf(item->why, sizeof(item->why), "%.199s", text[0] != '\0' ? text : sqlstate);
+		sqlstate[0] = '\0';
 		try_later(item);
 	}
 	else
@@ -290,6 +293,7 @@ take_failure(item_t *items, unsigned count, const evp_db_result_t *result)
 			char		message[320];
 
 			snprintf(message, sizeof(message), "%s (SQLSTATE %s)", result->message, result->sqlstate);
+			snprintf(item->store->sqlstate, sizeof(item->store->sqlstate), "%.5s", result->sqlstate);
 			finish(item, EVP_STORE_REFUSED, 0, 0, message);
 		}
 	}
@@ -544,6 +548,12 @@ evp_store_append(evp_store_t *store, const evp_pack_item_t *append, uint64_t dea
 		store->up_at = evp_db_lane_is_up(store->proxy->db, EVP_DB_APPEND) ? item->queued : store->up_at;
 		uv_timer_start(&store->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
 	}
+}
+
+const char *
+evp_store_sqlstate(const evp_store_t *store)
+{
+	return store->sqlstate;
 }
 
 void

@@ -60,6 +60,9 @@ void evp_store_load(evp_store_t *store, const char *stream, size_t len, const ui
  * same bytes and ids until the deadline; a busy stream alone, on another connection. */
 void evp_store_append(evp_store_t *store, const evp_pack_item_t *append, uint64_t deadline, evp_append_cb cb, void *arg);
 
+/* The SQLSTATE of the refusal that a callback of evp_store_append is being told; "" where the database gave none. */
+const char *evp_store_sqlstate(const evp_store_t *store);
+
 /* An event that bundles appended: its class is remembered with its type (classes.h). */
 void evp_store_class_seen(evp_store_t *store, evp_slice_t type, evp_slice_t klass);
 

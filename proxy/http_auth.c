@@ -1,0 +1,62 @@
+/*
+ * http_auth.c
+ *    Who may do what over HTTP.  Where the setting http-api is "open" everybody
+ *    may; else only who comes to a loopback address.
+ */
+#include "http_auth.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+#include <strings.h>
+
+/* Is it an address, or a name, that can only mean this machine? */
+static bool
+is_loopback(const char *host, size_t n)
+{
+	char		text[64];
+	struct in_addr v4;
+	struct in6_addr v6;
+
+	if (n >= 2 && host[0] == '[' && host[n - 1] == ']')
+	{
+		host++;
+		n -= 2;
+	}
+	if (n == 0 || n >= sizeof(text))
+		return false;
+	memcpy(text, host, n);
+	text[n] = '\0';
+	if (strcasecmp(text, "localhost") == 0)
+		return true;
+	if (inet_pton(AF_INET, text, &v4) == 1)
+		return ntohl(v4.s_addr) >> 24 == 127;
+	return inet_pton(AF_INET6, text, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+/* A header Host without its port. */
+static bool
+names_loopback(const char *host)
+{
+	size_t		n = strlen(host);
+	const char *colon = strrchr(host, ':');
+
+	if (colon != NULL && host[0] != '[')
+		n = (size_t) (colon - host);
+	else if (host[0] == '[' && strchr(host, ']') != NULL)
+		n = (size_t) (strchr(host, ']') + 1 - host);
+	return is_loopback(host, n);
+}
+
+evp_http_role_t
+evp_http_authorize(const evp_proxy_t *proxy, const evp_http_credentials_t *credentials)
+{
+	const evp_config_t *config = &proxy->config;
+
+	if (strcmp(config->http_api, "open") == 0)
+		return EVP_HTTP_ADMIN;
+	/* A page in a browser of this machine can make it ask under a name of the page's own: that name is then in Host. */
+	if (is_loopback(config->http_address, strlen(config->http_address)) &&
+		(credentials->host == NULL || names_loopback(credentials->host)))
+		return EVP_HTTP_ADMIN;
+	return EVP_HTTP_NONE;
+}

@@ -1,0 +1,305 @@
+/*
+ * http_log.c
+ *    Readers of the log over HTTP: cursors through the tail that feed.c keeps,
+ *    and reads of their own for those behind it.
+ */
+#include "http_log.h"
+
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "db.h"
+#include "feed.h"
+#include "log.h"
+#include "rows.h"
+#include "store.h"
+#include "story.h"
+#include "tail.h"
+
+#define MAX_SCAN		20000	/* events looked at in one read: the stories of commands wait behind it on its connection */
+#define MAX_TRIES		20
+
+typedef struct read
+{
+	evp_http_log_t *log;
+	evp_cursor_t *cursor;		/* NULL: closed */
+	unsigned	tries;
+} read_t;
+
+struct evp_http_log
+{
+	evp_proxy_t *proxy;
+	evp_cursor_t *queued;
+	evp_cursor_t *head;			/* cursors that wait for the log to grow */
+	unsigned	reading;
+	bool		stopped;
+};
+
+static void run_read(read_t *read);
+
+static void
+set_state(evp_cursor_t *cursor, evp_cursor_state_t state)
+{
+	evp_http_log_t *log = cursor->log;
+
+	if (cursor->state == EVP_CURSOR_QUEUED)
+		DL_DELETE(log->queued, cursor);
+	else if (cursor->state == EVP_CURSOR_HEAD)
+		DL_DELETE(log->head, cursor);
+	cursor->state = state;
+	if (state == EVP_CURSOR_QUEUED)
+		DL_APPEND(log->queued, cursor);
+	else if (state == EVP_CURSOR_HEAD)
+		DL_APPEND(log->head, cursor);
+}
+
+static bool
+in_list(const evp_http_list_t *list, evp_slice_t text)
+{
+	if (list->n == 0)
+		return true;
+	for (size_t i = 0; i < list->n; i++)
+		if (evp_slice_eq(list->items[i], text))
+			return true;
+	return false;
+}
+
+bool
+evp_cursor_wants(const evp_http_query_t *filter, const evp_event_t *event)
+{
+	evp_slice_t category = event->stream;
+	const uint8_t *dash = category.p == NULL || category.n == 0 ? NULL : memchr(category.p, '-', category.n);
+
+	if (dash != NULL)
+		category.n = (size_t) (dash - category.p);
+	return in_list(&filter->types, event->type) &&
+		(filter->categories.n == 0 || (category.p != NULL && in_list(&filter->categories, category))) &&
+		(filter->context.p == NULL || evp_tail_match(filter->context, event->context));
+}
+
+/* ---- reads ---- */
+
+static void
+start_reads(evp_http_log_t *log)
+{
+	while (log->queued != NULL && log->reading < log->proxy->config.http_readers && !log->stopped)
+	{
+		evp_cursor_t *cursor = log->queued;
+		read_t	   *read = calloc(1, sizeof(*read));
+
+		if (read == NULL)
+			return;				/* the next step of any cursor tries again */
+		read->log = log;
+		read->cursor = cursor;
+		cursor->read = read;
+		set_state(cursor, EVP_CURSOR_READING);
+		log->reading++;
+		run_read(read);
+	}
+}
+
+static void
+take_rows(evp_cursor_t *cursor, const PGresult *rows)
+{
+	for (int row = 0; row < PQntuples(rows); row++)
+	{
+		evp_event_t event;
+		int64_t		scanned;
+
+		if (evp_story_event(rows, row, 2, &event))
+		{
+			event.stream = evp_row_bytes(rows, row, 1);
+			if (!cursor->events->take(cursor->arg, &event))
+				return;
+			cursor->position = event.position;
+		}
+		else if (evp_row_int64(rows, row, 0, &scanned) && scanned > cursor->position)
+			cursor->position = scanned;
+	}
+}
+
+static void
+on_read(void *arg, const evp_db_result_t *result)
+{
+	static const Oid types[] = {EVP_OID_INT8, EVP_OID_TEXT, EVP_EVENT_COLUMN_TYPES};
+	read_t	   *read = arg;
+	evp_http_log_t *log = read->log;
+	evp_cursor_t *cursor = read->cursor;
+	int64_t		before;
+
+	if (cursor != NULL && !log->stopped &&
+		(result->status == EVP_DB_UNKNOWN || (result->status == EVP_DB_ERROR && evp_db_is_passing(result->sqlstate))) &&
+		evp_now(log->proxy) < cursor->give_up && ++read->tries < MAX_TRIES)
+	{
+		run_read(read);
+		return;
+	}
+	log->reading--;
+	free(read);
+	start_reads(log);
+	if (cursor == NULL)
+		return;
+	cursor->read = NULL;
+	before = cursor->position;
+	set_state(cursor, EVP_CURSOR_IDLE);
+	if (result->status != EVP_DB_OK)
+		cursor->events->failed(cursor->arg, result->status == EVP_DB_ERROR ? result->sqlstate : "", result->message);
+	else if (!evp_rows_are(result->rows, types, 2 + EVP_EVENT_COLUMN_COUNT))
+		cursor->events->failed(cursor->arg, "XX000", "evento.scan_all is of another version");
+	else
+	{
+		take_rows(cursor, result->rows);
+		cursor->asked = true;
+		/* The head, by the database's own word. */
+		if (cursor->position == before && PQntuples(result->rows) <= 1)
+			set_state(cursor, EVP_CURSOR_HEAD);
+		cursor->events->ready(cursor->arg);
+	}
+}
+
+/* A list as text[]; false where there is none, and the parameter NULL. */
+static bool
+put_list(evp_buf_t *b, const evp_http_list_t *list)
+{
+	evp_buf_init(b, 1024 * 1024);
+	if (list->n == 0)
+		return false;
+	evp_pg_array_begin(b, EVP_OID_TEXT, list->n);
+	for (size_t i = 0; i < list->n; i++)
+		evp_pg_array_text(b, (const char *) list->items[i].p, list->items[i].n);
+	return !b->failed;
+}
+
+static void
+run_read(read_t *read)
+{
+	static const Oid types[] = {EVP_OID_INT8, EVP_OID_INT8, EVP_OID_TEXT, EVP_OID_TEXT_ARRAY, EVP_OID_TEXT_ARRAY, EVP_OID_INT8, EVP_OID_INT8};
+	static const int formats[] = {1, 1, 1, 1, 1, 1, 1};
+	evp_cursor_t *cursor = read->cursor;
+	const evp_http_query_t *filter = cursor->filter;
+	evp_slice_t context = filter->context.p == NULL ? evp_slice_str("*") : filter->context;
+	uint8_t		numbers[4][8];
+	evp_buf_t	wanted;
+	evp_buf_t	categories;
+	bool		some = put_list(&wanted, &filter->types);
+	bool		within = put_list(&categories, &filter->categories);
+	const char *values[] = {(const char *) numbers[0], (const char *) numbers[1], (const char *) context.p,
+		some ? (const char *) wanted.data : NULL, within ? (const char *) categories.data : NULL,
+	(const char *) numbers[2], (const char *) numbers[3]};
+	const int	lengths[] = {8, 8, (int) context.n, (int) wanted.len, (int) categories.len, 8, 8};
+
+	evp_param_int64(numbers[0], cursor->position);
+	evp_param_int64(numbers[1], cursor->max);
+	evp_param_int64(numbers[2], MAX_SCAN);
+	evp_param_int64(numbers[3], (int64_t) cursor->bytes);
+	evp_db_run(read->log->proxy->db, EVP_DB_READ,
+			   &(evp_db_statement_t) {.sql = "SELECT scanned, stream, " EVP_EVENT_COLUMNS " FROM evento.scan_all($1, $2, $3, $4, $5, $6, $7)",
+			   .nparams = 7,.types = types,.values = values,.lengths = lengths,.formats = formats,.result_format = 1,
+			   .deadline = cursor->give_up}, on_read, read);
+	evp_buf_free(&wanted);
+	evp_buf_free(&categories);
+}
+
+/* ---- cursors ---- */
+
+void
+evp_cursor_init(evp_cursor_t *cursor, evp_http_log_t *log, const evp_http_query_t *filter, const evp_cursor_events_t *events, void *arg)
+{
+	*cursor = (evp_cursor_t) {.log = log,.events = events,.arg = arg,.filter = filter,.position = filter->after};
+}
+
+/* Goes through the tail; true where all of it was looked at. */
+static bool
+walk(evp_cursor_t *cursor, const evp_tail_t *tail)
+{
+	const evp_event_t *event;
+
+	while ((event = evp_tail_next(tail, cursor->position)) != NULL)
+	{
+		if (evp_cursor_wants(cursor->filter, event) && !cursor->events->take(cursor->arg, event))
+			return false;
+		cursor->position = event->position;
+	}
+	if (cursor->position < tail->to)
+		cursor->position = tail->to;
+	return true;
+}
+
+evp_cursor_state_t
+evp_cursor_step(evp_cursor_t *cursor)
+{
+	evp_http_log_t *log = cursor->log;
+	const evp_tail_t *tail;
+
+	if (cursor->state == EVP_CURSOR_QUEUED || cursor->state == EVP_CURSOR_READING)
+	{
+		start_reads(log);
+		return cursor->state;
+	}
+	tail = evp_feed_tail(log->proxy->feed);
+	/* At the head by the database's word, only news from there make it ask again. */
+	if (cursor->state == EVP_CURSOR_HEAD && (tail == NULL || !evp_tail_covers(tail, cursor->position)))
+		return EVP_CURSOR_HEAD;
+	if (cursor->asked && tail != NULL && evp_tail_covers(tail, cursor->position))
+		set_state(cursor, walk(cursor, tail) ? EVP_CURSOR_HEAD : EVP_CURSOR_IDLE);
+	else
+	{
+		cursor->give_up = evp_store_wait_until(log->proxy->store, UINT64_MAX);
+		set_state(cursor, EVP_CURSOR_QUEUED);
+		start_reads(log);
+	}
+	return cursor->state;
+}
+
+void
+evp_cursor_close(evp_cursor_t *cursor)
+{
+	if (cursor->read != NULL)
+		((read_t *) cursor->read)->cursor = NULL;
+	cursor->read = NULL;
+	set_state(cursor, EVP_CURSOR_IDLE);
+}
+
+/* The tail has grown, or begins elsewhere. */
+static void
+on_tail(void *arg)
+{
+	evp_http_log_t *log = arg;
+	evp_cursor_t *waiting = log->head;
+	evp_cursor_t *cursor;
+	evp_cursor_t *next;
+
+	if (log->stopped)
+		return;
+	log->head = NULL;
+	DL_FOREACH_SAFE(waiting, cursor, next)
+	{
+		DL_DELETE(waiting, cursor);
+		cursor->state = EVP_CURSOR_IDLE;
+		cursor->events->ready(cursor->arg);
+	}
+}
+
+evp_http_log_t *
+evp_http_log_new(evp_proxy_t *proxy)
+{
+	evp_http_log_t *log = calloc(1, sizeof(*log));
+
+	if (log == NULL)
+		return NULL;
+	log->proxy = proxy;
+	evp_feed_watch(proxy->feed, on_tail, log);
+	return log;
+}
+
+void
+evp_http_log_stop(evp_http_log_t *log)
+{
+	log->stopped = true;
+}
+
+void
+evp_http_log_free(evp_http_log_t *log)
+{
+	free(log);
+}
