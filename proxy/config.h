@@ -91,7 +91,9 @@
 	X(MS, fetch_hold, "20s", 0, 600000, "an empty fetch of an enabled instance is held so long") \
 	X(BYTES, fetch_bytes, "8MB", 1024, 268435456, "data of one fetch's events, besides at least one event") \
 	X(BYTES, feed_bytes, "16MB", 1048576, 1073741824, "newest events kept in memory for consumers at the head") \
-	X(NUMBER, feed_readers, "4", 1, 64, "consumers behind that read the log at once")
+	X(NUMBER, feed_readers, "4", 1, 64, "consumers behind that read the log at once") \
+	X(MS, telemetry_interval, "5s", 50, 600000, "what bundles tell of handlers, consumers and executors is written so often") \
+	X(NUMBER, telemetry_entries, "20000", 16, 1000000, "handlers and invocations that are summed, and consumers and executors that wait to be written")
 
 /*
  * X(field): those that are looked at each time that they count, so that a change

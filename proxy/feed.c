@@ -17,6 +17,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "positions.h"
+#include "reports.h"
 #include "rows.h"
 #include "session.h"
 #include "store.h"
@@ -56,6 +57,7 @@ typedef struct fetch
 	int64_t		after;			/* what the consumer has */
 	int64_t		position;		/* how far it was looked */
 	int64_t		last;			/* of what was found */
+	int64_t		reported;		/* where it was when the reports heard of it as held; -1: they have not */
 	size_t		limit;
 	size_t		count;
 	evp_slice_t context;
@@ -583,6 +585,9 @@ evp_feed_fetch(evp_feed_t *feed, evp_request_t *request)
 	evp_buf_init(&fetch->answer, MAX_ANSWER);
 	evp_graph_fetch_open(&fetch->answer, &fetch->head);
 	feed->used_at = evp_now(feed->proxy);
+	fetch->reported = -1;
+	if (request->session != NULL)
+		evp_reports_fetch(feed->proxy->reports, request->session, graph->component_name, fetch->context, fetch->position, false);
 	fetch->state = FETCH_READY;
 	DL_APPEND(feed->fetches[FETCH_READY], fetch);
 	evp_turn_wake(&feed->turn);
@@ -682,6 +687,20 @@ evp_feed_session_changed(evp_feed_t *feed, evp_session_t *session)
 		{
 			/* Moved on, it finds its instance disabled, or gone. */
 			set_state(fetch, FETCH_READY);
+		}
+}
+
+void
+evp_feed_heads(evp_feed_t *feed, evp_reports_t *reports)
+{
+	fetch_t    *fetch;
+
+	DL_FOREACH(feed->fetches[FETCH_HELD], fetch)
+		if (fetch->position != fetch->reported && fetch->request->session != NULL)
+		{
+			fetch->reported = fetch->position;
+			evp_reports_fetch(reports, fetch->request->session, fetch->request->graph.component_name, fetch->context,
+							  fetch->position, true);
 		}
 }
 

@@ -30,4 +30,8 @@ void evp_feed_watch(evp_feed_t *feed, evp_feed_grown_cb cb, void *arg);
 /* Disabled or closed: what is held for it is answered empty. */
 void evp_feed_session_changed(evp_feed_t *feed, evp_session_t *session);
 
+
+/* Tells the reports of the held fetches that have moved since it was asked last where they are. */
+void evp_feed_heads(evp_feed_t *feed, evp_reports_t *reports);
+
 #endif /* EVP_FEED_H */

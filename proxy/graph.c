@@ -7,16 +7,11 @@
 
 #include "cbor.h"
 #include "payload.h"
+#include "typed.h"
 
-#define COMMON		"com.evento.common."
-#define INTERNAL	COMMON "modeling.messaging.message.internal."
-#define APPLICATION	COMMON "modeling.messaging.message.application."
-#define CONSUMER	COMMON "messaging.consumer."
+#define APPLICATION	EVP_COMMON "modeling.messaging.message.application."
+#define CONSUMER	EVP_COMMON "messaging.consumer."
 
-#define CLASS_REQUEST			INTERNAL "EventoRequest"
-#define CLASS_RESPONSE			INTERNAL "EventoResponse"
-#define CLASS_MESSAGE			INTERNAL "EventoMessage"
-#define CLASS_CONSUMERS			INTERNAL "discovery.BundleConsumerRegistrationMessage"
 #define CLASS_DOMAIN_COMMAND	APPLICATION "DomainCommandMessage"
 #define CLASS_SERVICE_COMMAND	APPLICATION "ServiceCommandMessage"
 #define CLASS_DECORATED			APPLICATION "DecoratedDomainCommandMessage"
@@ -25,47 +20,16 @@
 #define CLASS_SERVICE_EVENT		APPLICATION "ServiceEventMessage"
 #define CLASS_QUERY				APPLICATION "QueryMessage"
 #define CLASS_PAYLOAD			APPLICATION "SerializedPayload"
-#define CLASS_STATE				COMMON "modeling.state.SerializedAggregateState"
+#define CLASS_STATE				EVP_COMMON "modeling.state.SerializedAggregateState"
 #define CLASS_FETCH				CONSUMER "EventFetchRequest"
 #define CLASS_FETCHED			CONSUMER "EventFetchResponse"
 #define CLASS_LAST				CONSUMER "EventLastSequenceNumberRequest"
 #define CLASS_LAST_RESPONSE		CONSUMER "EventLastSequenceNumberResponse"
-#define CLASS_PUBLISHED			COMMON "modeling.messaging.dto.PublishedEvent"
-#define CLASS_EXCEPTION			COMMON "modeling.exceptions.ExceptionWrapper"
+#define CLASS_PUBLISHED			EVP_COMMON "modeling.messaging.dto.PublishedEvent"
+#define CLASS_EXCEPTION			EVP_COMMON "modeling.exceptions.ExceptionWrapper"
 #define CLASS_LIST				"java.util.ArrayList"
 
 #define DEFAULT_CONTEXT			"default"
-
-/* Enters ["class",{…}] up to its fields. */
-static bool
-enter_typed(evp_cbor_t *r, evp_slice_t *class)
-{
-	return evp_cbor_enter_array(r) && evp_cbor_name(r, class) && evp_cbor_enter_map(r);
-}
-
-/* Behind the last field: the typed object ends here. */
-static bool
-leave_typed(evp_cbor_t *r)
-{
-	if (evp_cbor_more(r))
-		evp_cbor_fail(r, "typed object with more than a class and its fields");
-	return r->error == NULL;
-}
-
-/* The next field's name, null and its value skipped where that is no text.
- * False behind the last field. */
-static bool
-next_field(evp_cbor_t *r, evp_slice_t *key)
-{
-	while (evp_cbor_more(r))
-	{
-		if (evp_cbor_peek(r) == EVP_CBOR_TEXT)
-			return evp_cbor_text(r, key);
-		if (!evp_cbor_skip(r, NULL) || !evp_cbor_skip(r, NULL))
-			return false;
-	}
-	return false;
-}
 
 /* A boolean that null stands in for as false. */
 static bool
@@ -88,9 +52,9 @@ serialized(evp_cbor_t *r, evp_slice_t *object, evp_slice_t *object_class)
 	*object_class = (evp_slice_t) {0};
 	if (evp_cbor_take_null(r))
 		return true;
-	if (!enter_typed(r, &class))
+	if (!evp_typed_enter(r, &class))
 		return false;
-	while (next_field(r, &key))
+	while (evp_typed_field(r, &key))
 	{
 		if (evp_slice_is(key, "objectClass"))
 			evp_cbor_name_or_null(r, object_class);
@@ -99,7 +63,7 @@ serialized(evp_cbor_t *r, evp_slice_t *object, evp_slice_t *object_class)
 		else
 			evp_cbor_skip(r, NULL);
 	}
-	return leave_typed(r);
+	return evp_typed_leave(r);
 }
 
 static evp_graph_request_kind_t
@@ -176,10 +140,10 @@ request_body(evp_cbor_t *r, evp_graph_request_t *q)
 	q->body_class = (evp_slice_t) {0};
 	if (!evp_cbor_take_null(r))
 	{
-		if (!enter_typed(r, &q->body_class))
+		if (!evp_typed_enter(r, &q->body_class))
 			return;
 		q->kind = request_kind(q->body_class);
-		while (next_field(r, &key))
+		while (evp_typed_field(r, &key))
 		{
 			if (q->kind == EVP_REQUEST_EVENT_FETCH)
 				fetch_field(r, q, key);
@@ -188,7 +152,7 @@ request_body(evp_cbor_t *r, evp_graph_request_t *q)
 			else
 				command_field(r, q, key);
 		}
-		leave_typed(r);
+		evp_typed_leave(r);
 	}
 	q->body = (evp_slice_t) {.owner = r->owner,.p = start,.n = (size_t) (r->p - start)};
 }
@@ -231,13 +195,13 @@ evp_graph_request_parse(evp_graph_request_t *q, evp_slice_t payload, const char 
 		return -1;
 	}
 	evp_cbor_init(&r, q->payload, &q->arena);
-	if (enter_typed(&r, &class))
+	if (evp_typed_enter(&r, &class))
 	{
-		if (!evp_slice_is(class, CLASS_REQUEST))
+		if (!evp_slice_is(class, EVP_CLASS_REQUEST))
 			evp_cbor_fail(&r, "payload is not an EventoRequest");
-		while (next_field(&r, &key))
+		while (evp_typed_field(&r, &key))
 			request_field(&r, q, key);
-		leave_typed(&r);
+		evp_typed_leave(&r);
 	}
 	if (r.error == NULL && q->body.p == NULL)
 		evp_cbor_fail(&r, "EventoRequest without a body");
@@ -318,11 +282,11 @@ domain_event(evp_cbor_t *r, evp_graph_response_t *a)
 	evp_slice_t key;
 
 	a->event = (evp_slice_t) {0};
-	if (evp_cbor_take_null(r) || !enter_typed(r, &class))
+	if (evp_cbor_take_null(r) || !evp_typed_enter(r, &class))
 		return;
-	while (next_field(r, &key))
+	while (evp_typed_field(r, &key))
 		event_field(r, a, key);
-	if (leave_typed(r))
+	if (evp_typed_leave(r))
 		a->event = (evp_slice_t) {.owner = r->owner,.p = start,.n = (size_t) (r->p - start)};
 }
 
@@ -365,10 +329,10 @@ response_body(evp_cbor_t *r, evp_graph_response_t *a)
 	a->body_class = (evp_slice_t) {0};
 	if (!evp_cbor_take_null(r))
 	{
-		if (!enter_typed(r, &a->body_class))
+		if (!evp_typed_enter(r, &a->body_class))
 			return;
 		a->kind = response_kind(a->body_class);
-		while (next_field(r, &key))
+		while (evp_typed_field(r, &key))
 		{
 			if (a->kind == EVP_RESPONSE_DOMAIN_COMMAND)
 				command_response_field(r, a, key);
@@ -377,7 +341,7 @@ response_body(evp_cbor_t *r, evp_graph_response_t *a)
 			else
 				evp_cbor_skip(r, NULL);
 		}
-		leave_typed(r);
+		evp_typed_leave(r);
 	}
 	a->body = (evp_slice_t) {.owner = r->owner,.p = start,.n = (size_t) (r->p - start)};
 	if (a->kind == EVP_RESPONSE_SERVICE_EVENT)
@@ -399,11 +363,11 @@ evp_graph_response_parse(evp_graph_response_t *a, evp_slice_t payload, const cha
 		return -1;
 	}
 	evp_cbor_init(&r, a->payload, &a->arena);
-	if (enter_typed(&r, &class))
+	if (evp_typed_enter(&r, &class))
 	{
-		if (!evp_slice_is(class, CLASS_RESPONSE))
+		if (!evp_slice_is(class, EVP_CLASS_RESPONSE))
 			evp_cbor_fail(&r, "payload is not an EventoResponse");
-		while (next_field(&r, &key))
+		while (evp_typed_field(&r, &key))
 		{
 			if (evp_slice_is(key, "body"))
 				response_body(&r, a);
@@ -412,7 +376,7 @@ evp_graph_response_parse(evp_graph_response_t *a, evp_slice_t payload, const cha
 			else
 				evp_cbor_skip(&r, NULL);
 		}
-		leave_typed(&r);
+		evp_typed_leave(&r);
 	}
 	if (r.error == NULL && a->body.p == NULL)
 		evp_cbor_fail(&r, "EventoResponse without a body");
@@ -429,49 +393,6 @@ evp_graph_response_free(evp_graph_response_t *a)
 	evp_arena_free(&a->arena);
 	evp_slice_unref(&a->payload);
 	*a = (evp_graph_response_t) {.kind = EVP_RESPONSE_OTHER};
-}
-
-int
-evp_graph_notice_class(evp_slice_t payload, evp_slice_t *body_class, const char **reason)
-{
-	evp_slice_t class;
-	evp_slice_t key;
-	evp_cbor_t	r;
-
-	*body_class = (evp_slice_t) {0};
-	evp_cbor_init(&r, payload, NULL);
-	if (enter_typed(&r, &class) && !evp_slice_is(class, CLASS_MESSAGE))
-		evp_cbor_fail(&r, "payload is not an EventoMessage");
-	while (next_field(&r, &key))
-	{
-		if (!evp_slice_is(key, "body"))
-			evp_cbor_skip(&r, NULL);
-		else if (evp_cbor_enter_array(&r) && evp_cbor_name(&r, body_class))
-			return 0;
-	}
-	*reason = r.error != NULL ? r.error : "EventoMessage without a body";
-	return -1;
-}
-
-bool
-evp_graph_notice_is_consumers(evp_slice_t body_class)
-{
-	return evp_slice_is(body_class, CLASS_CONSUMERS);
-}
-
-static void
-open_typed(evp_buf_t *b, const char *class)
-{
-	evp_cbor_open_array(b);
-	evp_cbor_put_str(b, class);
-	evp_cbor_open_map(b);
-}
-
-static void
-close_typed(evp_buf_t *b)
-{
-	evp_cbor_close(b);
-	evp_cbor_close(b);
 }
 
 static void
@@ -492,14 +413,14 @@ put_int(evp_buf_t *b, const char *key, int64_t v)
 void
 evp_graph_put_event(evp_buf_t *b, const evp_event_t *e)
 {
-	open_typed(b, e->service ? CLASS_SERVICE_EVENT : CLASS_DOMAIN_EVENT);
+	evp_typed_open(b, e->service ? CLASS_SERVICE_EVENT : CLASS_DOMAIN_EVENT);
 	evp_cbor_put_str(b, "serializedPayload");
-	open_typed(b, CLASS_PAYLOAD);
+	evp_typed_open(b, CLASS_PAYLOAD);
 	if (e->data.p != NULL)
 		evp_payload_put(b, e->klass, e->type, e->data);
 	else
 		evp_payload_put_nothing(b);
-	close_typed(b);
+	evp_typed_close(b);
 	put_int(b, "timestamp", e->timestamp_ms);
 	evp_cbor_put_str(b, "metadata");
 	evp_metadata_put(b, e->metadata);
@@ -507,17 +428,17 @@ evp_graph_put_event(evp_buf_t *b, const evp_event_t *e)
 	evp_cbor_put_bool(b, e->force_telemetry);
 	evp_cbor_put_str(b, "context");
 	evp_cbor_put_slice(b, e->context.n == 0 ? evp_slice_str(DEFAULT_CONTEXT) : e->context);
-	close_typed(b);
+	evp_typed_close(b);
 }
 
 void
 evp_graph_put_no_event(evp_buf_t *b, int64_t timestamp_ms)
 {
-	open_typed(b, CLASS_SERVICE_EVENT);
+	evp_typed_open(b, CLASS_SERVICE_EVENT);
 	evp_cbor_put_str(b, "serializedPayload");
-	open_typed(b, CLASS_PAYLOAD);
+	evp_typed_open(b, CLASS_PAYLOAD);
 	evp_payload_put_nothing(b);
-	close_typed(b);
+	evp_typed_close(b);
 	put_int(b, "timestamp", timestamp_ms);
 	evp_cbor_put_str(b, "metadata");
 	evp_cbor_put_null(b);
@@ -525,13 +446,13 @@ evp_graph_put_no_event(evp_buf_t *b, int64_t timestamp_ms)
 	evp_cbor_put_bool(b, false);
 	evp_cbor_put_str(b, "context");
 	evp_cbor_put_str(b, DEFAULT_CONTEXT);
-	close_typed(b);
+	evp_typed_close(b);
 }
 
 void
 evp_graph_put_exception(evp_buf_t *b, const char *throwable, evp_slice_t message)
 {
-	open_typed(b, CLASS_EXCEPTION);
+	evp_typed_open(b, CLASS_EXCEPTION);
 	evp_cbor_put_str(b, "throwable");
 	evp_cbor_put_str(b, throwable);
 	evp_cbor_put_str(b, "message");
@@ -540,15 +461,15 @@ evp_graph_put_exception(evp_buf_t *b, const char *throwable, evp_slice_t message
 	evp_cbor_put_array_header(b, 0);
 	evp_cbor_put_str(b, "cause");
 	evp_cbor_put_null(b);
-	close_typed(b);
+	evp_typed_close(b);
 }
 
 void
 evp_graph_put_last_sequence(evp_buf_t *b, int64_t number)
 {
-	open_typed(b, CLASS_LAST_RESPONSE);
+	evp_typed_open(b, CLASS_LAST_RESPONSE);
 	put_int(b, "number", number);
-	close_typed(b);
+	evp_typed_close(b);
 }
 
 void
@@ -569,18 +490,18 @@ evp_graph_put_decorated(evp_buf_t *b, const evp_graph_request_t *command, evp_sl
 
 	/* Only the body's bytes change; whatever else the caller wrote stays. */
 	evp_buf_append(b, all.p, before);
-	open_typed(b, CLASS_DECORATED);
+	evp_typed_open(b, CLASS_DECORATED);
 	evp_cbor_put_str(b, "commandMessage");
 	evp_buf_append(b, body.p, body.n);
 	evp_cbor_put_str(b, "serializedAggregateState");
-	open_typed(b, CLASS_STATE);
+	evp_typed_open(b, CLASS_STATE);
 	evp_buf_append(b, state.p, state.n);
-	close_typed(b);
+	evp_typed_close(b);
 	evp_cbor_put_str(b, "eventStream");
 	open_list(b);
 	evp_buf_append(b, events.p, events.n);
-	close_typed(b);
-	close_typed(b);
+	evp_typed_close(b);
+	evp_typed_close(b);
 	return evp_buf_append(b, body.p + body.n, all.n - before - body.n);
 }
 
@@ -599,7 +520,7 @@ evp_graph_response_head(const evp_graph_request_t *request, int64_t now_ms)
 void
 evp_graph_response_open(evp_buf_t *b, const evp_graph_response_head_t *head)
 {
-	open_typed(b, CLASS_RESPONSE);
+	evp_typed_open(b, EVP_CLASS_RESPONSE);
 	evp_cbor_put_str(b, "correlationId");
 	evp_cbor_put_slice(b, head->correlation_id);
 	evp_cbor_put_str(b, "body");
@@ -613,7 +534,7 @@ evp_graph_response_close(evp_buf_t *b, const evp_graph_response_head_t *head)
 	put_int(b, "timeout", head->timeout);
 	evp_cbor_put_str(b, "unit");
 	evp_cbor_put_slice(b, head->unit.p == NULL ? evp_slice_str("SECONDS") : head->unit);
-	close_typed(b);
+	evp_typed_close(b);
 }
 
 bool
@@ -629,7 +550,7 @@ void
 evp_graph_fetch_open(evp_buf_t *b, const evp_graph_response_head_t *head)
 {
 	evp_graph_response_open(b, head);
-	open_typed(b, CLASS_FETCHED);
+	evp_typed_open(b, CLASS_FETCHED);
 	evp_cbor_put_str(b, "events");
 	open_list(b);
 }
@@ -637,7 +558,7 @@ evp_graph_fetch_open(evp_buf_t *b, const evp_graph_response_head_t *head)
 void
 evp_graph_fetch_add(evp_buf_t *b, const evp_event_t *e)
 {
-	open_typed(b, CLASS_PUBLISHED);
+	evp_typed_open(b, CLASS_PUBLISHED);
 	put_int(b, "eventSequenceNumber", e->position);
 	evp_cbor_put_str(b, "aggregateId");
 	evp_cbor_put_slice(b, e->stream);
@@ -646,13 +567,13 @@ evp_graph_fetch_add(evp_buf_t *b, const evp_event_t *e)
 	evp_cbor_put_str(b, "eventName");
 	evp_cbor_put_slice(b, e->type);
 	put_int(b, "createdAt", e->recorded_ms);
-	close_typed(b);
+	evp_typed_close(b);
 }
 
 void
 evp_graph_fetch_close(evp_buf_t *b, const evp_graph_response_head_t *head)
 {
-	close_typed(b);				/* the list: its elements and its pair */
-	close_typed(b);
+	evp_typed_close(b);				/* the list: its elements and its pair */
+	evp_typed_close(b);
 	evp_graph_response_close(b, head);
 }

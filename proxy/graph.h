@@ -112,16 +112,6 @@ int			evp_graph_response_parse(evp_graph_response_t *r, evp_slice_t payload, con
 void		evp_graph_response_free(evp_graph_response_t *r);
 
 /*
- * The class of the body of an EventoMessage (admin notification), borrowed
- * from the payload.  Looks no further: half of all frames are such.
- * Gives 0, or -1 with *reason.
- */
-int			evp_graph_notice_class(evp_slice_t payload, evp_slice_t *body_class, const char **reason);
-
-/* Is it the BundleConsumerRegistrationMessage? */
-bool		evp_graph_notice_is_consumers(evp_slice_t body_class);
-
-/*
  * Writing.  All append to a buffer whose failure is sticky; check it at the
  * end.  Events whose klass is null are given the class "class <type>": put the
  * class last seen with that type into klass before, where one is known.

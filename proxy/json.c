@@ -158,6 +158,74 @@ evp_json_put_cbor(evp_buf_t *b, evp_cbor_t *r, bool keep_nul)
 	return r->error == NULL && !b->failed;
 }
 
+/* The rest of an array whose bracket is not written yet: ["class", value] of an object graph is the value alone. */
+static bool
+put_graph_array(evp_buf_t *b, evp_cbor_t *r)
+{
+	evp_cbor_type_t next;
+	evp_slice_t text;
+	bool		first = true;
+
+	if (!evp_cbor_more(r))
+		return evp_buf_append_str(b, "[]");
+	if (evp_cbor_peek(r) == EVP_CBOR_TEXT)
+	{
+		if (!evp_cbor_text(r, &text))
+			return false;
+		next = evp_cbor_more(r) ? evp_cbor_peek(r) : EVP_CBOR_END;
+		if (next == EVP_CBOR_ARRAY || next == EVP_CBOR_MAP)
+		{
+			if (evp_json_put_graph(b, r) && evp_cbor_more(r))
+				evp_cbor_fail(r, "typed object with more than a class and its fields");
+			return r->error == NULL && !b->failed;
+		}
+		evp_buf_append_u8(b, '[');
+		evp_json_put_string(b, text.p, text.n, false);
+		if (next == EVP_CBOR_END)
+			return evp_buf_append_u8(b, ']');
+		first = false;
+	}
+	else
+		evp_buf_append_u8(b, '[');
+	while (evp_cbor_more(r))
+	{
+		if (!first)
+			evp_buf_append_u8(b, ',');
+		first = false;
+		if (!evp_json_put_graph(b, r))
+			return false;
+	}
+	return evp_buf_append_u8(b, ']');
+}
+
+bool
+evp_json_put_graph(evp_buf_t *b, evp_cbor_t *r)
+{
+	evp_cbor_type_t type = evp_cbor_peek(r);
+	bool		first = true;
+
+	/* The reader bounds the nesting here too. */
+	if (type == EVP_CBOR_ARRAY)
+		return evp_cbor_enter_array(r) && put_graph_array(b, r) && r->error == NULL && !b->failed;
+	if (type != EVP_CBOR_MAP)
+		return evp_json_put_cbor(b, r, false);
+	if (!evp_cbor_enter_map(r))
+		return false;
+	evp_buf_append_u8(b, '{');
+	while (evp_cbor_more(r))
+	{
+		if (!first)
+			evp_buf_append_u8(b, ',');
+		first = false;
+		put_key(b, r, false);
+		evp_buf_append_u8(b, ':');
+		if (!evp_json_put_graph(b, r))
+			return false;
+	}
+	evp_buf_append_u8(b, '}');
+	return r->error == NULL && !b->failed;
+}
+
 static bool
 fail(evp_json_t *j)
 {

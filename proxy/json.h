@@ -20,6 +20,10 @@ void		evp_json_put_string(evp_buf_t *b, const void *p, size_t n, bool keep_nul);
  * for become null.  False when the reader or the buffer has failed. */
 bool		evp_json_put_cbor(evp_buf_t *b, evp_cbor_t *r, bool keep_nul);
 
+/* The same for an object graph, fit for jsonb (keep_nul false): of a typed value, ["class", {…}] or ["class", […]], only
+ * the value is written. */
+bool		evp_json_put_graph(evp_buf_t *b, evp_cbor_t *r);
+
 /* A position in JSON text.  error is set at the first thing that is not JSON. */
 typedef struct evp_json
 {

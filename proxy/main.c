@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "asks.h"
 #include "command.h"
 #include "config.h"
 #include "db.h"
@@ -24,10 +25,12 @@
 #include "notify.h"
 #include "proxy.h"
 #include "registry.h"
+#include "reports.h"
 #include "requests.h"
 #include "router.h"
 #include "server.h"
 #include "store.h"
+#include "telemetry.h"
 #include "uuid.h"
 #include "workers.h"
 
@@ -53,8 +56,10 @@ typedef struct process
 } process_t;
 
 /* Every module, in the order in which they are made. */
-#define MODULES(X) X(db) X(store) X(locks) X(registry) X(router) X(links) X(requests) X(feed) X(commands) X(server) X(http)
-#define MODULES_REVERSED(X) X(http) X(server) X(commands) X(feed) X(requests) X(links) X(router) X(registry) X(locks) X(store) X(db)
+#define MODULES(X) X(db) X(store) X(locks) X(registry) X(router) X(links) X(requests) X(feed) X(telemetry) X(reports) X(asks) \
+	X(commands) X(server) X(http)
+#define MODULES_REVERSED(X) X(http) X(server) X(commands) X(asks) X(reports) X(telemetry) \
+	X(feed) X(requests) X(links) X(router) X(registry) X(locks) X(store) X(db)
 
 static bool
 make_modules(evp_proxy_t *proxy)
@@ -120,6 +125,8 @@ on_drained(void *arg)
 	process_t  *process = arg;
 
 	uv_timer_start(&process->watchdog, on_watchdog, LEAVE_MS, 0);
+	evp_telemetry_flush(process->proxy.telemetry);
+	evp_reports_flush(process->proxy.reports);
 	evp_registry_leave(process->proxy.registry, on_left, process);
 }
 

@@ -43,6 +43,7 @@
 	X(links, "evento_proxy_links", "gauge", "Links to other proxies.") \
 	X(locks_waiting, "evento_proxy_locks_waiting", "gauge", "Commands that wait for a lock.") \
 	X(notifications, "evento_proxy_notifications_total", "counter", "Notifications received from bundles.") \
+	X(telemetry_dropped, "evento_proxy_telemetry_dropped_total", "counter", "Statistics of bundles that could not be read, found no room or were not stored.") \
 	X(bytes_in, "evento_proxy_received_bytes_total", "counter", "Bytes received from bundles.") \
 	X(bytes_out, "evento_proxy_sent_bytes_total", "counter", "Bytes sent to bundles.") \
 	X(reads_paused, "evento_proxy_reads_paused_total", "counter", "Times that a connection had more to read than its share of a turn of the loop.") \

@@ -10,7 +10,10 @@
  *               -> router.c        queries; and whatever command.c asks a handler
  *      RSP  -> router.c            the handler's answer to a call of ours
  *      NTF  -> session.c           registration, enable, disable, discovery
+ *               -> telemetry.c     sums of what handlers do
+ *               -> reports.c       how consumers and executors stand
  *    bytes from other proxies      link.c -> router.c
+ *    requests to consumers in SQL  asks.c
  *    who is where                  registry.c (kept in the database)
  *    SQL                           db.c; on it store.c (append, load), locks.c
  */
@@ -34,6 +37,9 @@ typedef struct evp_links evp_links_t;
 typedef struct evp_requests evp_requests_t;
 typedef struct evp_server evp_server_t;
 typedef struct evp_http evp_http_t;
+typedef struct evp_telemetry evp_telemetry_t;
+typedef struct evp_reports evp_reports_t;
+typedef struct evp_asks evp_asks_t;
 typedef struct evp_session evp_session_t;
 
 typedef struct evp_proxy
@@ -46,6 +52,9 @@ typedef struct evp_proxy
 	evp_store_t	   *store;
 	evp_locks_t	   *locks;
 	evp_feed_t	   *feed;
+	evp_telemetry_t *telemetry;
+	evp_reports_t *reports;
+	evp_asks_t *asks;
 	evp_commands_t *commands;
 	evp_registry_t *registry;
 	evp_router_t   *router;
@@ -62,7 +71,7 @@ typedef struct evp_proxy
  *                                                             all close callbacks are done
  *     void evp_<module>_free(evp_<module>_t *m);              after the loop has ended
  * in the order db, store, locks, registry, router, links, requests, feed,
- * commands, server, http; stop and free in the reverse order.  At an orderly end
+ * telemetry, reports, asks, commands, server, http; stop and free in the reverse order.  At an orderly end
  * main.c drains the proxy (drain.h), then calls evp_registry_leave, so that the
  * others stop sending to it, and stops the modules when that is done or 1 s has
  * passed.

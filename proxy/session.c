@@ -13,16 +13,19 @@
 #include <string.h>
 #include <uv.h>
 
+#include "asks.h"
 #include "conn.h"
 #include "discovery.h"
 #include "feed.h"
-#include "graph.h"
 #include "log.h"
 #include "metrics.h"
+#include "notice.h"
 #include "registry.h"
+#include "reports.h"
 #include "requests.h"
 #include "router.h"
 #include "server.h"
+#include "telemetry.h"
 #include "uuid.h"
 
 #define ID_MAX		512		/* bytes of a bundle id and of an instance id */
@@ -117,6 +120,7 @@ take_out(evp_session_t *session)
 	session->info.ready = false;
 	evp_feed_session_changed(proxy->feed, session);
 	evp_requests_session_closed(proxy->requests, session);
+	evp_asks_session_closed(proxy->asks, session);
 	evp_registry_session_closed(proxy->registry, session);
 }
 
@@ -564,14 +568,22 @@ settle(evp_session_t *session)
 static void
 on_admin_notification(evp_session_t *session, const evp_message_t *ntf)
 {
-	evp_slice_t body_class;
+	evp_proxy_t *proxy = session->proxy;
+	evp_notice_t notice;
 	const char *reason;
 
-	/* Two of these come for every message that a bundle handles: nothing is decoded that nothing depends on. */
-	if (session->settled || !session->discovered)
+	/* Nothing but statistics depends on them: a session goes on whatever they are. */
+	if (evp_notice_parse(&notice, ntf->payload, &reason) < 0)
+	{
+		evp_log(EVP_LOG_DEBUG, "session", session->peer, "unreadable admin notification: %s", reason);
+		EVP_COUNT(telemetry_dropped);
 		return;
-	if (evp_graph_notice_class(ntf->payload, &body_class, &reason) == 0 && evp_graph_notice_is_consumers(body_class))
+	}
+	evp_telemetry_notice(proxy->telemetry, session, &notice);
+	evp_reports_notice(proxy->reports, session, &notice);
+	if (notice.kind == EVP_NOTICE_CONSUMERS)
 		settle(session);
+	evp_notice_free(&notice);
 }
 
 static void
@@ -623,6 +635,8 @@ on_request(evp_session_t *session, evp_message_t *req)
 static void
 on_response(evp_session_t *session, const evp_message_t *rsp)
 {
+	if (session->info.welcomed && rsp->has_correlation && evp_asks_response(session->proxy->asks, session, rsp))
+		return;
 	if (session->info.welcomed && rsp->has_correlation)
 		evp_router_response(session->proxy->router, session, rsp);
 	else

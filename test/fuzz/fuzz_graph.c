@@ -5,8 +5,11 @@
  */
 #include <stdlib.h>
 
+#include "ask.h"
 #include "graph.h"
+#include "json.h"
 #include "message.h"
+#include "notice.h"
 #include "payload.h"
 
 #define BUILT_MAX	(64 * 1024 * 1024)
@@ -87,10 +90,64 @@ check_event(const evp_graph_response_t *a)
 }
 
 static void
+on_invocation(void *arg, evp_slice_t name, int64_t count)
+{
+	(void) count;
+	*(size_t *) arg += name.n;
+}
+
+static void
+on_consumer(void *arg, const char *type, evp_slice_t component, evp_slice_t consumer)
+{
+	*(size_t *) arg += strlen(type) + component.n + consumer.n;
+}
+
+static void
+on_executor(void *arg, const evp_executor_stats_t *stats)
+{
+	*(size_t *) arg += stats->name.n;
+}
+
+static void
+on_stats(void *arg, const evp_consumer_stats_t *stats)
+{
+	*(size_t *) arg += stats->consumer.n + stats->component.n;
+}
+
+static void
+check_notice(evp_slice_t payload)
+{
+	evp_notice_t n;
+	const char *reason = NULL;
+	size_t		bytes = 0;
+
+	if (evp_notice_parse(&n, payload, &reason) < 0)
+		return;
+	evp_notice_invocations(&n, on_invocation, &bytes, &reason);
+	evp_notice_consumers(&n, on_consumer, &bytes, &reason);
+	evp_notice_executors(&n, on_executor, &bytes, &reason);
+	evp_notice_stats(&n, on_stats, &bytes, &reason);
+	evp_notice_free(&n);
+}
+
+/* An answer that is one comes out as JSON. */
+static void
+check_ask(evp_slice_t payload)
+{
+	evp_buf_t	json;
+	const char *reason = NULL;
+	bool		failed;
+
+	evp_buf_init(&json, 1 << 20);
+	if (evp_ask_answer(&json, &failed, payload, &reason) == 0 && !evp_json_valid(evp_slice_of(json.data, json.len)))
+		abort();
+	evp_buf_free(&json);
+}
+
+static void
 check_payload(evp_slice_t payload)
 {
 	evp_graph_response_t a;
-	evp_slice_t class;
 	const char *reason = NULL;
 
 	check_request(payload);
@@ -99,7 +156,8 @@ check_payload(evp_slice_t payload)
 		check_event(&a);
 		evp_graph_response_free(&a);
 	}
-	evp_graph_notice_class(payload, &class, &reason);
+	check_notice(payload);
+	check_ask(payload);
 }
 
 int

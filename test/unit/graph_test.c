@@ -203,29 +203,6 @@ test_responses(void **state)
 	evp_graph_response_free(&a);
 }
 
-static void
-test_notices(void **state)
-{
-	size_t		seen = 0;
-
-	(void) state;
-	for (size_t i = 0; i < n_golden; i++)
-	{
-		evp_message_t m = unit_message(&golden[i]);
-		evp_slice_t class;
-		const char *reason = NULL;
-
-		if (m.type == EVP_NTF && evp_slice_is(m.payload_type, "evento:bundle-admin-notification"))
-		{
-			assert_int_equal(evp_graph_notice_class(m.payload, &class, &reason), 0);
-			assert_int_equal(evp_graph_notice_is_consumers(class), strstr(golden[i].name, "bundleconsumerregistrat") != NULL);
-			seen++;
-		}
-		evp_message_free(&m);
-	}
-	assert_true(seen >= 3);
-}
-
 /* Definite lengths, other order, unknown fields, a class in pieces. */
 static void
 test_other_forms(void **state)
@@ -270,13 +247,11 @@ bad(const char *hex, const char *expected)
 	evp_blob_t *blob = unit_hex(hex);
 	evp_graph_request_t q;
 	evp_graph_response_t a;
-	evp_slice_t class;
 	const char *reason = NULL;
 
 	assert_int_equal(evp_graph_request_parse(&q, evp_slice_blob(blob), &reason), -1);
 	assert_string_equal(reason, expected);
 	assert_int_equal(evp_graph_response_parse(&a, evp_slice_blob(blob), &reason), -1);
-	assert_int_equal(evp_graph_notice_class(evp_slice_blob(blob), &class, &reason), -1);
 	assert_int_equal(blob->refs, 1);
 	evp_blob_unref(blob);
 }
@@ -312,7 +287,6 @@ test_mutations(void **state)
 		evp_blob_t *blob;
 		evp_graph_request_t q;
 		evp_graph_response_t a;
-		evp_slice_t class;
 		evp_buf_t	b;
 		const char *reason = NULL;
 
@@ -336,7 +310,6 @@ test_mutations(void **state)
 			evp_graph_response_free(&a);
 			parsed++;
 		}
-		evp_graph_notice_class(evp_slice_blob(blob), &class, &reason);
 		evp_buf_free(&b);
 		evp_blob_unref(blob);
 	}
@@ -351,7 +324,6 @@ main(void)
 		cmocka_unit_test(test_all_golden),
 		cmocka_unit_test(test_timeouts),
 		cmocka_unit_test(test_responses),
-		cmocka_unit_test(test_notices),
 		cmocka_unit_test(test_other_forms),
 		cmocka_unit_test(test_bad),
 		cmocka_unit_test(test_mutations),
