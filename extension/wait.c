@@ -50,6 +50,15 @@ evento_check_not_atomic(FunctionCallInfo fcinfo, const char *what)
 				 errhint("CALL it on its own.")));
 }
 
+/* SQL: _on_its_own(what), for procedures in other languages. */
+PG_FUNCTION_INFO_V1(evento_on_its_own);
+Datum
+evento_on_its_own(PG_FUNCTION_ARGS)
+{
+	evento_check_not_atomic(fcinfo, PG_ARGISNULL(0) ? "this" : text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	PG_RETURN_VOID();
+}
+
 /* Microseconds of an interval, months at 30 days; 22023 where negative or NULL. */
 static int64
 timeout_us(FunctionCallInfo fcinfo, int argno)

@@ -774,40 +774,6 @@ $$;
 COMMENT ON FUNCTION consumer_drop(text) IS
 'Forgets a consumer and its checkpoint. True where there was one. Whoever owned it gets V0008 at its next ack; a claim makes it anew, from the beginning. Waits for a transaction that has the consumer (lock_timeout bounds that). Raises V0004, V0005, 22023, 40001.';
 
-CREATE VIEW consumers AS
-SELECT c.name AS consumer,
-       'sql' COLLATE "C" AS kind,
-       k.position,
-       k.epoch,
-       k.owner,
-       k.lease_until,
-       COALESCE(k.lease_until > pg_catalog.clock_timestamp(), false) AS live,
-       c.context,
-       c.types,
-       c.categories,
-       -- Counted as far as 10,000; beyond, positions count, without those that were jumped over.
-       b.events + CASE WHEN b.events < 10000 THEN 0 ELSE
-         GREATEST(0, w.position - b.last -
-           (SELECT COALESCE(pg_catalog.sum(LEAST(j.next_position - 1, w.position) - GREATEST(j.last_position, b.last)), 0)
-              FROM _jumps j WHERE j.next_position - 1 > b.last AND j.last_position < w.position))::bigint END AS lag_events,
-       COALESCE(pg_catalog.round(EXTRACT(epoch FROM GREATEST(pg_catalog.clock_timestamp() - o.recorded_at, '0')), 3), 0) AS lag_seconds,
-       c.created_at,
-       k.claimed_at,
-       k.acked_at,
-       EXISTS (SELECT FROM _jumps j WHERE j.last_position < k.position AND k.position < j.next_position) AS lost_range,
-       k.owner_pid,
-       k.application
-  FROM _consumers c
- CROSS JOIN (SELECT COALESCE(_watermark_seen(), 0) AS position) w
- CROSS JOIN LATERAL (SELECT p.* FROM _checkpoints p WHERE p.consumer = c.name ORDER BY p.change DESC LIMIT 1) k
- CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS events, pg_catalog.max(n.position) AS last
-                       FROM (SELECT e.position FROM _events e WHERE e.position > k.position ORDER BY e.position LIMIT 10000) n
-                      WHERE n.position <= w.position) b
-  LEFT JOIN LATERAL (SELECT e.position, e.recorded_at FROM _events e WHERE e.position > k.position ORDER BY e.position LIMIT 1) o
-    ON o.position <= w.position;
-COMMENT ON VIEW consumers IS 'Durable consumers: checkpoint (position), owner and its lease (live: it runs), the filter, and how far it is behind the log, whatever its filter: lag_events (exact below 10,000, above that by positions, without those that were jumped over) and lag_seconds, the age of the oldest event it has yet to look at, 0 where there is none. lost_range: its checkpoint lies among positions that a failover or a restore left out, so it may have read events that are lost.';
-
-GRANT SELECT ON consumers TO evento_reader;
 GRANT EXECUTE ON FUNCTION consumer_fetch(text, bigint) TO evento_reader;
 GRANT EXECUTE ON FUNCTION
   consumer_claim(text, interval, text, text[], text[], bigint, bigint), consumer_ack(text, bigint, bigint, bigint),
@@ -1584,14 +1550,17 @@ BEGIN
       FROM _jumps j ORDER BY j.next_position DESC LIMIT 3;
   IF to_regclass('evento.consumers') IS NOT NULL THEN
     RETURN QUERY EXECUTE $q$SELECT 'error', format('consumer %s', c.consumer), format('Its checkpoint %s lies among positions that were left out: it has read events that are lost.', c.position),
-                                   format('Undo what it made of events after %s, then SELECT evento.consumer_reset(%L, %s).', j.last_position, c.consumer, j.last_position)
+                                   format('Undo what it made of events after %s, then %s.', j.last_position, CASE c.kind WHEN 'sql' THEN format('SELECT evento.consumer_reset(%L, %s)', c.consumer, j.last_position) ELSE format('set what its bundle has stored as its position to %s', j.last_position) END)
                               FROM evento.consumers c JOIN evento._jumps j ON c.position > j.last_position AND c.position < j.next_position
                              UNION ALL
-                            SELECT 'warning', format('consumer %s', c.consumer), format('It is %s events and %s s behind, and nobody has it.', c.lag_events, c.lag_seconds), 'Start the process that claims it.'
+                            SELECT 'warning', format('consumer %s', c.consumer), format('It is %s events and %s s behind, and nobody has it.', c.lag_events, c.lag_seconds), CASE c.kind WHEN 'sql' THEN 'Start the process that claims it.' ELSE format('Start an instance of bundle %s.', c.bundle) END
                               FROM evento.consumers c WHERE NOT c.live AND c.lag_seconds > 60
                              UNION ALL
                             SELECT 'warning', format('consumer %s', c.consumer), format('It is %s events and %s s behind, and held by %s.', c.lag_events, c.lag_seconds, c.owner), 'See what that process does.'
-                              FROM evento.consumers c WHERE c.live AND c.lag_seconds > 60$q$;
+                              FROM evento.consumers c WHERE c.live AND c.lag_seconds > 60
+                             UNION ALL
+                            SELECT 'warning', format('consumer %s', c.consumer), format('It could not handle %s events, as it said on %s.', c.dead_events, date_trunc('second', c.status_at)), format('CALL evento.consumer_dead_events(%L) says which and why.', c.consumer)
+                              FROM evento.consumers c WHERE c.dead_events > 0$q$;
   END IF;
 END
 $$;
@@ -2067,6 +2036,552 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _lock_keep(bigint, bigint[]) IS 'Gives every ticket of a proxy back but these: those that it took without ever hearing of them, over a connection that was lost.';
+
+-- ---------------------------------------------------------------------------
+-- What bundles tell of themselves while they work: handlers, consumers,
+-- executors; and requests to their consumers.
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE _handler_statistics (
+  hour           timestamptz NOT NULL,
+  bundle         text NOT NULL,
+  bundle_version bigint NOT NULL,
+  component      text NOT NULL,
+  action         text NOT NULL,         -- the payload that is handled, or Class::method of an invoker
+  handled        bigint NOT NULL,
+  total_ms       bigint NOT NULL,
+  max_ms         bigint NOT NULL,
+  first_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+  last_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (bundle, bundle_version, component, action, hour)
+) WITH (fillfactor = 70);
+CREATE INDEX _handler_statistics_hour ON _handler_statistics USING brin (hour);
+COMMENT ON TABLE _handler_statistics IS 'Calls of handlers, as bundles told of them, summed by the hour and kept for a week.';
+
+CREATE TABLE _invocation_statistics (
+  hour           timestamptz NOT NULL,
+  bundle         text NOT NULL,
+  bundle_version bigint NOT NULL,
+  component      text NOT NULL,
+  action         text NOT NULL,
+  invoked        text NOT NULL,         -- the command or query
+  invocations    bigint NOT NULL,
+  last_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (bundle, bundle_version, component, action, invoked, hour)
+) WITH (fillfactor = 70);
+CREATE INDEX _invocation_statistics_hour ON _invocation_statistics USING brin (hour);
+COMMENT ON TABLE _invocation_statistics IS 'What handlers invoked, as bundles told of it, summed by the hour and kept for a week.';
+
+CREATE TABLE _telemetry_sources (
+  source    uuid NOT NULL PRIMARY KEY,              -- a process of a proxy
+  number    bigint NOT NULL,
+  stored_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE _telemetry_sources IS 'The number of the last statistics that each proxy''s process has stored: what is sent again is not added again.';
+
+CREATE TABLE _bundle_consumers (
+  bundle             text NOT NULL,
+  consumer           text COLLATE "C" NOT NULL,
+  instance           text NOT NULL,
+  bundle_version     bigint NOT NULL,
+  component          text,
+  component_type     text,
+  context            text COLLATE "C",
+  position           bigint,                        -- its last fetch was for events behind it
+  head               boolean,                       -- that fetch waits, with nothing left to give
+  moved_at           timestamptz,                   -- when position changed last
+  fetched_at         timestamptz,
+  in_flight          bigint,
+  submit_timeouts    bigint,
+  transient_failures bigint,
+  reported_at        timestamptz,                   -- of the three above
+  status             jsonb,                         -- the newest answer to consumer_status, without the dead events
+  dead_events        bigint,                        -- in that answer
+  status_at          timestamptz,
+  created_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+  seen_at            timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (bundle, consumer, instance)
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+CREATE INDEX _bundle_consumers_consumer ON _bundle_consumers (consumer);
+COMMENT ON TABLE _bundle_consumers IS 'Consumers of bundles (projectors, sagas, observers; one a context) at each instance that has named them or fetched for them. The rows of instances that are gone are kept until another instance fetches for the consumer, for 30 days at most.';
+
+CREATE TABLE _executors (
+  bundle         text NOT NULL,
+  instance       text NOT NULL,
+  executor       text NOT NULL,
+  bundle_version bigint NOT NULL,
+  capacity       bigint NOT NULL,
+  in_flight      bigint NOT NULL,
+  admitted       bigint NOT NULL,
+  rejected       bigint NOT NULL,
+  completed      bigint NOT NULL,
+  failed         bigint NOT NULL,
+  reported_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (bundle, instance, executor)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE _executors IS 'Executors of consumers at each instance, as it told of them last.';
+
+CREATE TABLE _asks (
+  request_id     bigint NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  consumer       text NOT NULL,
+  bundle         text NOT NULL,
+  instance       text NOT NULL,
+  component_type text,
+  action         text NOT NULL CHECK (action IN ('status', 'process', 'delete', 'retry')),
+  position       bigint,
+  retry          boolean,
+  asked_by       name NOT NULL DEFAULT session_user,
+  asked_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+  deadline       timestamptz NOT NULL,
+  reminded_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+  taken_at       timestamptz,
+  proxy_id       bigint,
+  answered_at    timestamptz,
+  answer         jsonb,
+  failed         boolean
+);
+COMMENT ON TABLE _asks IS 'Requests to consumers of bundles, and the answers. Rows go a minute after their deadline.';
+COMMENT ON SEQUENCE _asks_request_id_seq IS 'Numbers of requests to consumers.';
+
+-- What a view shows of an instance as connected: its newest session, at a live proxy.
+CREATE FUNCTION _connected(bundle text, instance text) RETURNS boolean
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+  SELECT EXISTS (SELECT FROM _sessions s JOIN _proxies p USING (proxy_id)
+                  WHERE s.bundle = _connected.bundle AND s.instance = _connected.instance
+                    AND p.renewed_at > pg_catalog.clock_timestamp() - interval '5 seconds')
+$$;
+COMMENT ON FUNCTION _connected(text, text) IS 'Whether an instance of a bundle is connected to a live proxy.';
+
+-- ---- what proxies call ----
+
+CREATE FUNCTION _telemetry(source uuid, number bigint, bundles text[], versions bigint[], components text[], actions text[], invoked text[],
+                           counts bigint[], totals bigint[], maxima bigint[]) RETURNS boolean
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp SET lock_timeout = '500ms' AS $$
+DECLARE
+  at timestamptz := pg_catalog.clock_timestamp();
+  this_hour timestamptz := pg_catalog.date_trunc('hour', at, 'UTC');
+  before timestamptz;
+BEGIN
+  SELECT s.stored_at INTO before FROM _telemetry_sources s WHERE s.source = _telemetry.source;
+  INSERT INTO _telemetry_sources AS s (source, number, stored_at) VALUES (_telemetry.source, _telemetry.number, at)
+    ON CONFLICT ON CONSTRAINT _telemetry_sources_pkey DO UPDATE SET number = excluded.number, stored_at = excluded.stored_at
+    WHERE s.number < excluded.number;
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  -- In one order, so that proxies that add to the same rows wait for one another and no more.
+  INSERT INTO _handler_statistics AS h (hour, bundle, bundle_version, component, action, handled, total_ms, max_ms, first_at, last_at)
+  SELECT this_hour, u.bundle, u.version, u.component, u.action, pg_catalog.sum(u.n), pg_catalog.sum(u.total), pg_catalog.max(u.most), at, at
+    FROM ROWS FROM (pg_catalog.unnest(bundles), pg_catalog.unnest(versions), pg_catalog.unnest(components), pg_catalog.unnest(actions),
+                    pg_catalog.unnest(invoked), pg_catalog.unnest(counts), pg_catalog.unnest(totals), pg_catalog.unnest(maxima))
+           AS u (bundle, version, component, action, invoked, n, total, most)
+   WHERE u.invoked = ''
+   GROUP BY 2, 3, 4, 5
+   ORDER BY u.bundle, u.version, u.component, u.action
+    ON CONFLICT ON CONSTRAINT _handler_statistics_pkey DO UPDATE
+      SET handled = h.handled + excluded.handled, total_ms = h.total_ms + excluded.total_ms,
+          max_ms = GREATEST(h.max_ms, excluded.max_ms), last_at = GREATEST(h.last_at, excluded.last_at);
+  INSERT INTO _invocation_statistics AS i (hour, bundle, bundle_version, component, action, invoked, invocations, last_at)
+  SELECT this_hour, u.bundle, u.version, u.component, u.action, u.invoked, pg_catalog.sum(u.n), at
+    FROM ROWS FROM (pg_catalog.unnest(bundles), pg_catalog.unnest(versions), pg_catalog.unnest(components), pg_catalog.unnest(actions),
+                    pg_catalog.unnest(invoked), pg_catalog.unnest(counts))
+           AS u (bundle, version, component, action, invoked, n)
+   WHERE u.invoked <> ''
+   GROUP BY 2, 3, 4, 5, 6
+   ORDER BY u.bundle, u.version, u.component, u.action, u.invoked
+    ON CONFLICT ON CONSTRAINT _invocation_statistics_pkey DO UPDATE
+      SET invocations = i.invocations + excluded.invocations, last_at = GREATEST(i.last_at, excluded.last_at);
+  -- The first statement of a process, and of an hour, clears away what is old.
+  IF before IS NULL OR before < this_hour THEN
+    DELETE FROM _handler_statistics h WHERE h.hour < this_hour - interval '7 days';
+    DELETE FROM _invocation_statistics i WHERE i.hour < this_hour - interval '7 days';
+    DELETE FROM _telemetry_sources s WHERE s.source IN
+      (SELECT o.source FROM _telemetry_sources o WHERE o.stored_at < at - interval '1 day' FOR UPDATE SKIP LOCKED);
+  END IF;
+  RETURN true;
+END
+$$;
+COMMENT ON FUNCTION _telemetry(uuid, bigint, text[], bigint[], text[], text[], text[], bigint[], bigint[], bigint[]) IS 'Adds what a proxy''s process has summed of handlers since it did so last: in the order of the arrays bundle, version, component and action; with an empty invoked how many calls were handled, the sum of their service times and the longest, in milliseconds; else how often they invoked that command or query. False where its number was there already: nothing is added then. Raises 55P03 where others keep it from the rows for half a second.';
+
+CREATE FUNCTION _reports(reports jsonb) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp SET lock_timeout = '500ms' AS $$
+DECLARE
+  at timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+  INSERT INTO _bundle_consumers AS c (bundle, consumer, instance, bundle_version, component, component_type, context, position, head, moved_at, fetched_at,
+                                      in_flight, submit_timeouts, transient_failures, reported_at, created_at, seen_at)
+  SELECT DISTINCT ON (r.bundle, r.consumer, r.instance)
+         r.bundle, r.consumer, r.instance, r.version, r.component, r.component_type, r.context, r.position, r.head,
+         CASE WHEN r.position IS NOT NULL THEN at END, CASE WHEN r.position IS NOT NULL THEN at END,
+         r.in_flight, r.submit_timeouts, r.transient_failures, CASE WHEN r.in_flight IS NOT NULL THEN at END, at, at
+    FROM pg_catalog.jsonb_to_recordset(reports) r (bundle text, consumer text COLLATE "C", instance text, version bigint, component text, component_type text, context text,
+                                                   position bigint, head boolean, in_flight bigint, submit_timeouts bigint, transient_failures bigint)
+   WHERE r.consumer IS NOT NULL
+   ORDER BY r.bundle, r.consumer, r.instance
+    ON CONFLICT ON CONSTRAINT _bundle_consumers_pkey DO UPDATE
+      SET bundle_version = excluded.bundle_version,
+          component = COALESCE(excluded.component, c.component),
+          component_type = COALESCE(excluded.component_type, c.component_type),
+          context = COALESCE(excluded.context, c.context),
+          moved_at = CASE WHEN excluded.position IS DISTINCT FROM c.position THEN COALESCE(excluded.moved_at, c.moved_at) ELSE c.moved_at END,
+          position = COALESCE(excluded.position, c.position),
+          head = COALESCE(excluded.head, c.head),
+          fetched_at = COALESCE(excluded.fetched_at, c.fetched_at),
+          in_flight = COALESCE(excluded.in_flight, c.in_flight),
+          submit_timeouts = COALESCE(excluded.submit_timeouts, c.submit_timeouts),
+          transient_failures = COALESCE(excluded.transient_failures, c.transient_failures),
+          reported_at = COALESCE(excluded.reported_at, c.reported_at),
+          seen_at = at;
+  -- An instance that is gone is of no more interest where another goes on with its consumer.
+  DELETE FROM _bundle_consumers c
+   USING pg_catalog.jsonb_to_recordset(reports) r (bundle text, consumer text COLLATE "C", instance text, position bigint)
+   WHERE r.position IS NOT NULL AND c.bundle = r.bundle AND c.consumer = r.consumer AND c.instance <> r.instance
+     AND NOT EXISTS (SELECT FROM _sessions s WHERE s.bundle = c.bundle AND s.instance = c.instance);
+  INSERT INTO _executors AS e (bundle, instance, executor, bundle_version, capacity, in_flight, admitted, rejected, completed, failed, reported_at)
+  SELECT DISTINCT ON (r.bundle, r.instance, r.executor)
+         r.bundle, r.instance, r.executor, r.version, r.capacity, r.in_flight, r.admitted, r.rejected, r.completed, r.failed, at
+    FROM pg_catalog.jsonb_to_recordset(reports) r (bundle text, instance text, executor text, version bigint, capacity bigint, in_flight bigint, admitted bigint,
+                                                   rejected bigint, completed bigint, failed bigint)
+   WHERE r.executor IS NOT NULL
+   ORDER BY r.bundle, r.instance, r.executor
+    ON CONFLICT ON CONSTRAINT _executors_pkey DO UPDATE
+      SET bundle_version = excluded.bundle_version, capacity = excluded.capacity, in_flight = excluded.in_flight, admitted = excluded.admitted,
+          rejected = excluded.rejected, completed = excluded.completed, failed = excluded.failed, reported_at = at;
+  IF FOUND THEN
+    DELETE FROM _executors e WHERE e.reported_at < at - interval '1 day';
+  END IF;
+  -- Some call in a thousand looks for what nobody mentions any more.
+  IF pg_catalog.random() < 0.001 THEN
+    DELETE FROM _bundle_consumers c WHERE c.seen_at < at - interval '30 days';
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _reports(jsonb) IS 'Notes how consumers and executors of bundles stand: an array of objects, those with "consumer" and those with "executor"; what an object lacks stays as it was. Raises 55P03 where others keep it from the rows for half a second.';
+
+CREATE FUNCTION _ask_take(proxy_id bigint, most bigint, OUT request_id bigint, OUT bundle text, OUT instance text, OUT action text, OUT consumer text,
+                          OUT component_type text, OUT "position" bigint, OUT retry boolean, OUT timeout_ms bigint)
+  RETURNS SETOF record
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp SET lock_timeout = '500ms' AS $$
+  UPDATE _asks a SET taken_at = pg_catalog.clock_timestamp(), proxy_id = _ask_take.proxy_id
+   WHERE a.request_id IN (
+     SELECT w.request_id FROM _asks w
+      WHERE w.taken_at IS NULL AND w.deadline > pg_catalog.clock_timestamp()
+        AND (SELECT s.proxy_id FROM _sessions s WHERE s.bundle = w.bundle AND s.instance = w.instance ORDER BY s.session_no DESC LIMIT 1) = _ask_take.proxy_id
+      ORDER BY w.request_id LIMIT most
+        FOR UPDATE OF w SKIP LOCKED)
+   RETURNING a.request_id, a.bundle, a.instance, a.action, a.consumer, a.component_type, a.position, a.retry,
+             GREATEST(1, EXTRACT(epoch FROM a.deadline - pg_catalog.clock_timestamp()) * 1000)::bigint
+$$;
+COMMENT ON FUNCTION _ask_take(bigint, bigint) IS 'Hands a proxy the requests to consumers of instances that it holds, each once, with the milliseconds in which an answer is of use.';
+
+CREATE FUNCTION _ask_done(request_id bigint, answer jsonb, failed boolean) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp SET lock_timeout = '500ms' AS $$
+DECLARE
+  a _asks;
+BEGIN
+  UPDATE _asks t SET answered_at = pg_catalog.clock_timestamp(), answer = _ask_done.answer, failed = _ask_done.failed
+   WHERE t.request_id = _ask_done.request_id AND t.answered_at IS NULL
+   RETURNING t.* INTO a;
+  IF FOUND AND a.action = 'status' AND NOT a.failed THEN
+    UPDATE _bundle_consumers c
+       SET status = a.answer - 'deadEvents', status_at = a.answered_at,
+           dead_events = CASE WHEN pg_catalog.jsonb_typeof(a.answer->'deadEvents') = 'array' THEN pg_catalog.jsonb_array_length(a.answer->'deadEvents') END
+     WHERE c.bundle = a.bundle AND c.consumer = a.consumer AND c.instance = a.instance;
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION _ask_done(bigint, jsonb, boolean) IS 'A proxy brings the answer to a request to a consumer; failed: it is an exception, with throwable and message.';
+
+GRANT EXECUTE ON FUNCTION
+  _telemetry(uuid, bigint, text[], bigint[], text[], text[], text[], bigint[], bigint[], bigint[]), _reports(jsonb),
+  _ask_take(bigint, bigint), _ask_done(bigint, jsonb, boolean)
+  TO evento_proxy;
+GRANT EXECUTE ON FUNCTION _connected(text, text) TO evento_reader;
+
+-- ---- views ----
+
+CREATE VIEW handler_history AS
+SELECT s.hour, s.bundle, s.bundle_version AS version, h.component_type, s.component, h.handler_type, s.action, s.handled,
+       pg_catalog.round(s.total_ms::numeric / NULLIF(s.handled, 0), 3) AS mean_ms, s.max_ms, s.total_ms, s.first_at, s.last_at
+  FROM _handler_statistics s
+  LEFT JOIN LATERAL (SELECT d.component_type, d.handler_type FROM _handlers d
+                      WHERE d.bundle = s.bundle AND d.bundle_version = s.bundle_version AND d.component = s.component AND d.payload = s.action
+                      ORDER BY d.handler_type = 'EventSourcingHandler' LIMIT 1) h ON true;
+COMMENT ON VIEW handler_history IS 'What the handlers of bundles did in each hour of the last week: how many calls they handled, and their service times in milliseconds (mean, longest, sum), as bundles told of them; a bundle that tells of a part of its calls only (its performance rate) counts with these. action is the payload that is handled, or the method of an invoker; component_type and handler_type are NULL where discovery did not name the handler. A few seconds late.';
+
+CREATE VIEW handler_statistics AS
+SELECT h.bundle, h.version, h.component_type, h.component, h.handler_type, h.action,
+       pg_catalog.sum(h.handled)::bigint AS handled,
+       pg_catalog.round(pg_catalog.sum(h.total_ms) / NULLIF(pg_catalog.sum(h.handled), 0), 3) AS mean_ms,
+       pg_catalog.max(h.max_ms) AS max_ms,
+       pg_catalog.sum(h.total_ms)::bigint AS total_ms,
+       pg_catalog.min(h.first_at) AS first_at,
+       pg_catalog.max(h.last_at) AS last_at
+  FROM handler_history h
+ GROUP BY h.bundle, h.version, h.component_type, h.component, h.handler_type, h.action;
+COMMENT ON VIEW handler_statistics IS 'What the handlers of bundles did in the last week, a row a handler: the sum of handler_history.';
+
+CREATE VIEW invocations AS
+WITH declared AS (
+  SELECT d.bundle, d.bundle_version, d.component_type, d.component, d.handler_type, d.payload, i.value AS invoked, k.kind,
+         pg_catalog.array_agg(i.key::integer ORDER BY i.key::integer) FILTER (WHERE i.key ~ '^[0-9]{1,9}$') AS lines
+    FROM _handlers d
+   CROSS JOIN LATERAL (VALUES ('command', d.invoked_commands), ('query', d.invoked_queries)) k (kind, names)
+   CROSS JOIN LATERAL pg_catalog.jsonb_each_text(k.names) i
+   WHERE i.value IS NOT NULL
+   GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
+), measured AS (
+  SELECT m.bundle, m.bundle_version, m.component, m.action, m.invoked, pg_catalog.sum(m.invocations)::bigint AS invocations, pg_catalog.max(m.last_at) AS last_at
+    FROM _invocation_statistics m
+   GROUP BY 1, 2, 3, 4, 5
+)
+SELECT COALESCE(d.bundle, m.bundle) AS bundle, COALESCE(d.bundle_version, m.bundle_version) AS version, d.component_type,
+       COALESCE(d.component, m.component) AS component, d.handler_type, COALESCE(d.payload, m.action) AS action,
+       COALESCE(d.invoked, m.invoked) AS invoked, d.kind, d.lines, COALESCE(m.invocations, 0) AS invocations, m.last_at
+  FROM declared d
+  FULL JOIN measured m ON m.bundle = d.bundle AND m.bundle_version = d.bundle_version AND m.component = d.component
+                      AND m.action = d.payload AND m.invoked = d.invoked;
+COMMENT ON VIEW invocations IS 'Who invokes what: the handlers (bundle, version, component, action) and the commands and queries (kind) that they invoke, by the lines of their source in discovery, and how often they did in the last week, as bundles told. What discovery did not name has no kind and no lines; what was not invoked has 0.';
+
+CREATE VIEW executors AS
+SELECT e.bundle, e.bundle_version AS version, e.instance, e.executor, e.capacity, e.in_flight, e.admitted, e.rejected, e.completed, e.failed, e.reported_at
+  FROM _executors e
+ WHERE _connected(e.bundle, e.instance);
+COMMENT ON VIEW executors IS 'Executors of consumers at the instances that are connected, with the counts (since the instance started) that it told last, at reported_at: capacity, what is in flight, admitted, rejected, completed, failed.';
+
+CREATE VIEW consumers AS
+WITH stands AS (
+  SELECT c.name AS consumer, 'sql' COLLATE "C" AS kind, k.position, k.epoch, k.owner, k.lease_until,
+         COALESCE(k.lease_until > pg_catalog.clock_timestamp(), false) AS live,
+         c.context, c.types, c.categories, c.created_at, k.claimed_at, k.acked_at, k.owner_pid, k.application,
+         NULL::text AS bundle, NULL::bigint AS version, NULL::text AS component_type, NULL::text AS component,
+         CASE WHEN k.lease_until > pg_catalog.clock_timestamp() THEN 'running' ELSE 'stopped' END AS state,
+         NULL::bigint AS instances, NULL::bigint AS dead_events, NULL::bigint AS in_flight, NULL::bigint AS submit_timeouts,
+         NULL::bigint AS transient_failures, NULL::timestamptz AS reported_at, NULL::jsonb AS status, NULL::timestamptz AS status_at
+    FROM _consumers c
+   CROSS JOIN LATERAL (SELECT p.* FROM _checkpoints p WHERE p.consumer = c.name ORDER BY p.change DESC LIMIT 1) k
+  UNION ALL
+  SELECT b.consumer, 'bundle', f.position, NULL, f.instance, NULL, n.instances > 0,
+         f.context, NULL, NULL, n.created_at, NULL, f.moved_at, NULL, NULL,
+         b.bundle, f.bundle_version, n.component_type, f.component,
+         CASE WHEN n.instances = 0 THEN 'stopped'
+              WHEN t.status->'inError' = 'true' OR t.status->'isInError' = 'true' THEN 'error'
+              WHEN t.status->'enabled' = 'false' THEN 'disabled'
+              WHEN f.position IS NULL THEN 'starting'
+              WHEN f.head THEN 'waiting'
+              ELSE 'running' END,
+         n.instances, t.dead_events, r.in_flight, r.submit_timeouts, r.transient_failures, r.reported_at, t.status, t.status_at
+    FROM (SELECT DISTINCT x.bundle, x.consumer FROM _bundle_consumers x) b
+   CROSS JOIN LATERAL (SELECT pg_catalog.count(*) FILTER (WHERE _connected(x.bundle, x.instance)) AS instances,
+                              pg_catalog.min(x.created_at) AS created_at, pg_catalog.max(x.component_type) AS component_type
+                         FROM _bundle_consumers x WHERE x.bundle = b.bundle AND x.consumer = b.consumer) n
+   CROSS JOIN LATERAL (SELECT x.* FROM _bundle_consumers x WHERE x.bundle = b.bundle AND x.consumer = b.consumer
+                        ORDER BY x.fetched_at DESC NULLS LAST, x.seen_at DESC, x.instance LIMIT 1) f
+   CROSS JOIN LATERAL (SELECT x.* FROM _bundle_consumers x WHERE x.bundle = b.bundle AND x.consumer = b.consumer
+                        ORDER BY x.status_at DESC NULLS LAST, x.instance LIMIT 1) t
+   CROSS JOIN LATERAL (SELECT pg_catalog.sum(x.in_flight)::bigint AS in_flight, pg_catalog.sum(x.submit_timeouts)::bigint AS submit_timeouts,
+                              pg_catalog.sum(x.transient_failures)::bigint AS transient_failures, pg_catalog.max(x.reported_at) AS reported_at
+                         FROM _bundle_consumers x WHERE x.bundle = b.bundle AND x.consumer = b.consumer AND _connected(x.bundle, x.instance)) r
+)
+SELECT k.consumer, k.kind, k.position, k.epoch, k.owner, k.lease_until, k.live, k.context, k.types, k.categories,
+       -- Counted as far as 10,000; beyond, positions count, without those that were jumped over.
+       CASE WHEN k.position IS NOT NULL THEN
+         b.events + CASE WHEN b.events < 10000 THEN 0 ELSE
+           GREATEST(0, w.position - b.last -
+             (SELECT COALESCE(pg_catalog.sum(LEAST(j.next_position - 1, w.position) - GREATEST(j.last_position, b.last)), 0)
+                FROM _jumps j WHERE j.next_position - 1 > b.last AND j.last_position < w.position))::bigint END END AS lag_events,
+       CASE WHEN k.position IS NOT NULL THEN
+         COALESCE(pg_catalog.round(EXTRACT(epoch FROM GREATEST(pg_catalog.clock_timestamp() - o.recorded_at, '0')), 3), 0) END AS lag_seconds,
+       k.created_at, k.claimed_at, k.acked_at,
+       EXISTS (SELECT FROM _jumps j WHERE j.last_position < k.position AND k.position < j.next_position) AS lost_range,
+       k.owner_pid, k.application,
+       k.state, k.bundle, k.version, k.component_type, k.component, k.instances, k.dead_events, k.in_flight, k.submit_timeouts, k.transient_failures,
+       k.reported_at, k.status, k.status_at
+  FROM stands k
+ CROSS JOIN (SELECT COALESCE(_watermark_seen(), 0) AS position) w
+ CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS events, pg_catalog.max(n.position) AS last
+                       FROM (SELECT e.position FROM _events e WHERE e.position > k.position ORDER BY e.position LIMIT 10000) n
+                      WHERE n.position <= w.position) b
+  LEFT JOIN LATERAL (SELECT e.position, e.recorded_at FROM _events e WHERE e.position > k.position ORDER BY e.position LIMIT 1) o
+    ON o.position <= w.position;
+COMMENT ON VIEW consumers IS 'Durable consumers, in SQL (kind sql) and of bundles (kind bundle: projectors, sagas and observers, one a context): where it stands (position), and how far it is behind the log, whatever its filter: lag_events (exact below 10,000, above that by positions, without those that were jumped over) and lag_seconds, the age of the oldest event it has yet to look at, 0 where there is none (both NULL where position is). lost_range: its position lies among those that a failover or a restore left out, so it may have read events that are lost. state: running; waiting (at the head of the log); stopped (nobody has it: no lease, or no instance of its bundle is connected); starting (a bundle''s that has not fetched yet); error and disabled, as the bundle said when it was asked last.
+In SQL: owner and its lease (live: it runs), epoch, claimed_at, acked_at, owner_pid, application. Of bundles, some seconds late: owner is the instance that fetched last, instances how many are connected that have the consumer (live: some are), acked_at when it moved last; dead_events and status are what consumer_status was told last, at status_at; in_flight, submit_timeouts and transient_failures what bundles with executors tell of all instances, at reported_at.';
+
+GRANT SELECT ON handler_history, handler_statistics, invocations, executors, consumers TO evento_reader;
+
+-- ---- requests to consumers of bundles ----
+
+-- A request has to be committed before a proxy sees it, so these are procedures, and the work that needs the tables is done
+-- by functions that run as their owner: a procedure that does cannot commit, nor can one that pins search_path, so these
+-- use nothing that is looked up in it.
+
+CREATE PROCEDURE _on_its_own(what text)
+  LANGUAGE c AS 'MODULE_PATHNAME', 'evento_on_its_own';
+COMMENT ON PROCEDURE _on_its_own(text) IS 'Raises 25001 where what calls it cannot commit: inside a transaction block or a function, or under REPEATABLE READ. what: its name, for the message.';
+
+CREATE FUNCTION _ask(action text, consumer text, instance text, "position" bigint, retry boolean, timeout interval) RETURNS bigint
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp SET lock_timeout = '5s' AS $$
+DECLARE
+  target record;
+  request bigint;
+BEGIN
+  IF consumer IS NULL OR timeout IS NULL OR (action IN ('delete', 'retry') AND "position" IS NULL) OR (action = 'retry' AND retry IS NULL) THEN
+    RAISE EXCEPTION 'consumer, position, retry and timeout must not be NULL' USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  IF timeout <= interval '0' OR timeout > interval '10 minutes' THEN
+    RAISE EXCEPTION 'timeout must be more than 0 and at most 10 minutes, not %', timeout USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  DELETE FROM _asks a WHERE a.request_id IN
+    (SELECT o.request_id FROM _asks o WHERE o.deadline < pg_catalog.clock_timestamp() - interval '1 minute' FOR UPDATE SKIP LOCKED);
+  SELECT c.bundle, c.instance, _connected(c.bundle, c.instance) AS connected,
+         COALESCE(c.component_type, (SELECT x.component_type FROM _bundle_consumers x
+                                      WHERE x.consumer = c.consumer AND x.bundle = c.bundle AND x.component_type IS NOT NULL LIMIT 1)) AS component_type
+    INTO target
+    FROM _bundle_consumers c
+   WHERE c.consumer = _ask.consumer AND (_ask.instance IS NULL OR c.instance = _ask.instance)
+   -- The instance that fetches has the consumer; where its dead events are kept is known to it alone.
+   ORDER BY _connected(c.bundle, c.instance) DESC, c.fetched_at DESC NULLS LAST, c.seen_at DESC
+   LIMIT 1;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'there is no consumer "%" of a bundle%', consumer, CASE WHEN instance IS NOT NULL THEN pg_catalog.format(' at an instance "%s"', instance) ELSE '' END
+      USING ERRCODE = 'undefined_object', HINT = 'SELECT consumer FROM evento.consumers WHERE kind = ''bundle'' names those that there are.';
+  ELSIF NOT target.connected THEN
+    RAISE EXCEPTION 'no instance that has the consumer "%" is connected', consumer
+      USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = pg_catalog.format('Its last one was "%s" of bundle "%s".', target.instance, target.bundle);
+  ELSIF target.component_type IS NULL THEN
+    RAISE EXCEPTION 'what kind of component has the consumer "%" is not known', consumer
+      USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'Its bundle has not registered it.';
+  END IF;
+  INSERT INTO _asks (consumer, bundle, instance, component_type, action, position, retry, deadline)
+    VALUES (_ask.consumer, target.bundle, target.instance, target.component_type, _ask.action, _ask."position", _ask.retry, pg_catalog.clock_timestamp() + timeout)
+    RETURNING request_id INTO request;
+  PERFORM pg_catalog.pg_notify('evento_ask', '');
+  RETURN request;
+END
+$$;
+COMMENT ON FUNCTION _ask(text, text, text, bigint, boolean, interval) IS 'Leaves a request to a consumer of a bundle for the proxy that holds an instance of it, the one that fetched last where none is named. Gives its number. Raises 22023, 42704 where there is no such consumer, 55000 where no instance that has it is connected.';
+
+CREATE FUNCTION _ask_answer(request_id bigint, dead_events boolean) RETURNS jsonb
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  a _asks;
+  dead jsonb;
+BEGIN
+  SELECT * INTO a FROM _asks t WHERE t.request_id = _ask_answer.request_id;
+  IF a.answered_at IS NOT NULL AND a.failed THEN
+    RAISE EXCEPTION 'consumer "%": %', a.consumer, COALESCE(a.answer->>'message', a.answer->>'throwable')
+      USING ERRCODE = 'external_routine_exception', DETAIL = pg_catalog.format('Instance "%s" of bundle "%s" answered with %s.', a.instance, a.bundle, a.answer->>'throwable');
+  ELSIF a.answered_at IS NOT NULL AND pg_catalog.jsonb_typeof(a.answer) <> 'object' THEN
+    RAISE EXCEPTION 'consumer "%": an answer that says nothing', a.consumer
+      USING ERRCODE = 'external_routine_exception', DETAIL = pg_catalog.format('Instance "%s" of bundle "%s" answered with %s.', a.instance, a.bundle, a.answer);
+  ELSIF a.answered_at IS NOT NULL THEN
+    dead := CASE WHEN pg_catalog.jsonb_typeof(a.answer->'deadEvents') = 'array' THEN a.answer->'deadEvents' ELSE '[]' END;
+    RETURN CASE WHEN a.action <> 'status' THEN COALESCE(a.answer->'success', 'false')
+                WHEN dead_events THEN dead
+                ELSE (a.answer - 'deadEvents') || pg_catalog.jsonb_build_object('deadEventCount', pg_catalog.jsonb_array_length(dead)) END;
+  ELSIF a.request_id IS NULL OR a.deadline < pg_catalog.clock_timestamp() THEN
+    IF a.taken_at IS NULL THEN
+      RAISE EXCEPTION 'consumer "%": the request reached no proxy in time', a.consumer
+        USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = pg_catalog.format('Instance "%s" of bundle "%s" was not asked.', a.instance, a.bundle);
+    END IF;
+    RAISE EXCEPTION 'consumer "%": no answer in time', a.consumer
+      USING ERRCODE = 'statement_completion_unknown', DETAIL = pg_catalog.format('Instance "%s" of bundle "%s" was asked; whether it has done it is not known.', a.instance, a.bundle);
+  ELSIF a.taken_at IS NULL AND a.reminded_at < pg_catalog.clock_timestamp() - interval '1 second' THEN
+    -- The instance may have moved to another proxy, or that one may have missed it.
+    UPDATE _asks t SET reminded_at = pg_catalog.clock_timestamp() WHERE t.request_id = _ask_answer.request_id;
+    PERFORM pg_catalog.pg_notify('evento_ask', '');
+  END IF;
+  RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION _ask_answer(bigint, boolean) IS 'The answer to a request to a consumer, NULL as long as there is none: of a status the dead events, or what else it says and their number; of others whether it is done. Raises what a failure is: 38000 with what the instance said, 55000 where it was not reached in time, 40003 where it has not answered in time.';
+
+CREATE PROCEDURE _ask_and_wait(what text, action text, consumer text, instance text, "position" bigint, retry boolean, timeout interval,
+                               INOUT answer jsonb, dead_events boolean DEFAULT false)
+  LANGUAGE plpgsql AS $$
+DECLARE
+  request bigint;
+  nap double precision := 0.005;
+BEGIN
+  CALL evento._on_its_own(what);
+  request := evento._ask(action, consumer, instance, "position", retry, timeout);
+  LOOP
+    -- Each look has a snapshot of its own, and none is held in between.
+    COMMIT;
+    answer := evento._ask_answer(request, dead_events);
+    EXIT WHEN answer IS NOT NULL;
+    COMMIT;
+    PERFORM pg_catalog.pg_sleep(nap);
+    nap := LEAST(nap OPERATOR(pg_catalog.*) 1.5, 0.1);
+  END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE _ask_and_wait(text, text, text, text, bigint, boolean, interval, jsonb, boolean) IS 'Asks a consumer of a bundle and waits for its answer. what: the procedure that does so, for messages.';
+
+CREATE PROCEDURE consumer_status(consumer text, instance text DEFAULT NULL, timeout interval DEFAULT '10s', INOUT status jsonb DEFAULT NULL)
+  LANGUAGE plpgsql AS $$
+BEGIN
+  CALL evento._ask_and_wait('evento.consumer_status()', 'status', consumer, instance, NULL, NULL, timeout, status);
+END
+$$;
+COMMENT ON PROCEDURE consumer_status(text, text, interval, jsonb) IS
+'Asks a bundle how a consumer of it (view consumers, kind bundle) stands, and gives what it answers: lastEventSequenceNumber, enabled, inError, errorCount, error and so on, and deadEventCount. It reaches the instance that fetched for the consumer last, or the one that is named, at whichever proxy. The view shows the answer from then on.
+CALL it on its own: inside a transaction block or a function it is refused (25001). Raises 42704 where there is no such consumer, 55000 where no instance that has it is connected, or it could not be reached within the timeout, 40003 where it was asked and has not answered within the timeout, 38000 with its message where it fails, 22023.';
+
+CREATE PROCEDURE consumer_dead_events(consumer text, instance text DEFAULT NULL, timeout interval DEFAULT '10s', INOUT dead_events jsonb DEFAULT NULL)
+  LANGUAGE plpgsql AS $$
+BEGIN
+  CALL evento._ask_and_wait('evento.consumer_dead_events()', 'status', consumer, instance, NULL, NULL, timeout, dead_events, true);
+END
+$$;
+COMMENT ON PROCEDURE consumer_dead_events(text, text, interval, jsonb) IS
+'Gives the dead-letter queue of a consumer of a bundle, as the bundle answers: an array of the events that it could not handle, each with eventSequenceNumber (the position), eventName, aggregateId, retry (it is to be tried again), deadAt, exception and event. Takes and raises what consumer_status does.';
+
+CREATE PROCEDURE consumer_retry_event(consumer text, "position" bigint, retry boolean DEFAULT true, instance text DEFAULT NULL, timeout interval DEFAULT '10s',
+                                      INOUT success boolean DEFAULT NULL)
+  LANGUAGE plpgsql AS $$
+DECLARE
+  answer pg_catalog.jsonb;
+BEGIN
+  CALL evento._ask_and_wait('evento.consumer_retry_event()', 'retry', consumer, instance, "position", retry, timeout, answer);
+  success := answer::boolean;
+END
+$$;
+COMMENT ON PROCEDURE consumer_retry_event(text, bigint, boolean, text, interval, boolean) IS
+'Marks an event in the dead-letter queue of a consumer of a bundle to be tried again when the queue is processed, or (retry false) not. Takes and raises what consumer_status does.';
+
+CREATE PROCEDURE consumer_delete_event(consumer text, "position" bigint, instance text DEFAULT NULL, timeout interval DEFAULT '10s',
+                                       INOUT success boolean DEFAULT NULL)
+  LANGUAGE plpgsql AS $$
+DECLARE
+  answer pg_catalog.jsonb;
+BEGIN
+  CALL evento._ask_and_wait('evento.consumer_delete_event()', 'delete', consumer, instance, "position", NULL, timeout, answer);
+  success := answer::boolean;
+END
+$$;
+COMMENT ON PROCEDURE consumer_delete_event(text, bigint, text, interval, boolean) IS
+'Takes an event out of the dead-letter queue of a consumer of a bundle; the event itself stays in the log. Takes and raises what consumer_status does.';
+
+CREATE PROCEDURE consumer_process_events(consumer text, instance text DEFAULT NULL, timeout interval DEFAULT '1min', INOUT success boolean DEFAULT NULL)
+  LANGUAGE plpgsql AS $$
+DECLARE
+  answer pg_catalog.jsonb;
+BEGIN
+  CALL evento._ask_and_wait('evento.consumer_process_events()', 'process', consumer, instance, NULL, NULL, timeout, answer);
+  success := answer::boolean;
+END
+$$;
+COMMENT ON PROCEDURE consumer_process_events(text, text, interval, boolean) IS
+'Lets a consumer of a bundle handle the events of its dead-letter queue that are marked to be tried again. Takes and raises what consumer_status does; after 40003 it may still be at it.';
+
+GRANT EXECUTE ON FUNCTION _ask(text, text, text, bigint, boolean, interval), _ask_answer(bigint, boolean) TO evento_admin;
+GRANT EXECUTE ON PROCEDURE
+  _on_its_own(text), _ask_and_wait(text, text, text, text, bigint, boolean, interval, jsonb, boolean),
+  consumer_status(text, text, interval, jsonb), consumer_dead_events(text, text, interval, jsonb),
+  consumer_retry_event(text, bigint, boolean, text, interval, boolean), consumer_delete_event(text, bigint, text, interval, boolean),
+  consumer_process_events(text, text, interval, boolean)
+  TO evento_admin;
 
 -- ---------------------------------------------------------------------------
 -- Privileges: nothing for PUBLIC

@@ -121,15 +121,53 @@ sub discovery
 				repositoryUrl => undef, linePrefix => undef, handlers => \@handlers, payloadInfo => map_())));
 }
 
-# The admin notification that follows enable.
+# An admin notification with this body.
+sub admin_notification
+{
+	my ($self, $body) = @_;
+	return $self->notify('evento:bundle-admin-notification', cbor_encode([ MESSAGE . '.internal.EventoMessage',
+				map_(sourceBundleId => $self->{bundle}, sourceInstanceId => $self->{instance}, sourceBundleVersion => int_(1), body => $body) ]));
+}
+
+# The one that follows enable.  Projector, Saga, Observer: the ids of its consumers by component.
 sub consumers
 {
-	my ($self) = @_;
-	my $empty = [ 'java.util.HashMap', map_() ];
-	return $self->notify('evento:bundle-admin-notification', cbor_encode([ MESSAGE . '.internal.EventoMessage',
-				map_(sourceBundleId => $self->{bundle}, sourceInstanceId => $self->{instance}, sourceBundleVersion => int_(1),
-					body => [ MESSAGE . '.internal.discovery.BundleConsumerRegistrationMessage',
-						map_(projectorConsumers => $empty, sagaConsumers => $empty, observerConsumers => $empty) ]) ]));
+	my ($self, %by_type) = @_;
+	my $of = sub {
+		my ($components) = @_;
+		return [ 'java.util.HashMap', map_(map { $_ => [ 'java.util.HashSet', $components->{$_} ] } sort keys %{ $components // {} }) ];
+	};
+	return $self->admin_notification([ MESSAGE . '.internal.discovery.BundleConsumerRegistrationMessage',
+			map_(projectorConsumers => $of->($by_type{Projector}), sagaConsumers => $of->($by_type{Saga}), observerConsumers => $of->($by_type{Observer})) ]);
+}
+
+# What a bundle tells of a call of a handler: how long it took, and what it invoked (name to count).
+sub service_time
+{
+	my ($self, $component, $action, $ms) = @_;
+	my $start = int(time * 1000) - $ms;
+	return $self->admin_notification([ 'com.evento.common.performance.PerformanceServiceTimeMessage', map_(bundle => $self->{bundle}, component => $component,
+				action => $action, start => int_($start), end => int_($start + $ms), instanceId => $self->{instance}) ]);
+}
+
+sub invocations
+{
+	my ($self, $component, $action, %count) = @_;
+	return $self->admin_notification([ 'com.evento.common.performance.PerformanceInvocationsMessage', map_(bundle => $self->{bundle}, component => $component,
+				action => $action, invocations => [ 'java.util.HashMap', map_(map { $_ => int_($count{$_}) } sort keys %count) ], instanceId => $self->{instance}) ]);
+}
+
+# What a bundle with consumer executors tells of them: lists of field => number, with name, or consumerId and componentName.
+sub statistics
+{
+	my ($self, $executors, $consumers) = @_;
+	my $stats = MESSAGE . '.internal.consumer.ConsumerStatsMessage';
+	my $of = sub {
+		my ($class, $h) = @_;
+		return [ "$stats\$$class", map_(map { $_ => $h->{$_} =~ /^[0-9]+$/ ? int_($h->{$_}) : $h->{$_} } sort keys %$h) ];
+	};
+	return $self->admin_notification([ $stats, map_(executors => [ 'java.util.ArrayList', [ map { $of->('ExecutorStats', $_) } @$executors ] ],
+				consumers => [ 'java.util.ArrayList', [ map { $of->('ConsumerStats', $_) } @$consumers ] ]) ]);
 }
 
 # A request with this payload; gives its correlationId.

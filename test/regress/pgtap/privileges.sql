@@ -57,6 +57,15 @@ INSERT INTO objects (kind, name, lowest, statement, expected) VALUES
   ('function', 'text', 'reader', $$SELECT evento.text('{"a": 1}', 'a')$$, false), ('function', '_index_plan', 'reader', NULL, false),
   -- statistics and diagnosis
   ('relation', 'stats', 'reader', NULL, false), ('function', 'doctor', 'reader', NULL, false), ('type', 'finding', 'reader', NULL, false), ('function', '_stats', 'reader', NULL, false), ('function', '_library', 'reader', NULL, false), ('function', 'jump_positions', 'admin', NULL, false),
+  -- telemetry and the consumers of bundles
+  ('relation', 'handler_history', 'reader', NULL, false), ('relation', 'handler_statistics', 'reader', NULL, false), ('relation', 'invocations', 'reader', NULL, false),
+  ('relation', 'executors', 'reader', NULL, false), ('function', '_connected', 'reader', NULL, false),
+  ('function', '_telemetry', 'proxy', $$SELECT evento._telemetry('00000000-0000-0000-0000-000000000001', 1, '{b}', '{1}', '{c}', '{a}', '{""}', '{1}', '{1}', '{1}')$$, false),
+  ('function', '_reports', 'proxy', $$SELECT evento._reports('[]')$$, false), ('function', '_ask_take', 'proxy', 'SELECT * FROM evento._ask_take(1, 1)', false),
+  ('function', '_ask_done', 'proxy', $$SELECT evento._ask_done(1, '{}', false)$$, false),
+  ('function', '_ask', 'admin', NULL, false), ('function', '_ask_answer', 'admin', NULL, false), ('function', '_ask_and_wait', 'admin', NULL, false), ('function', '_on_its_own', 'admin', NULL, false),
+  ('function', 'consumer_status', 'admin', NULL, false), ('function', 'consumer_dead_events', 'admin', NULL, false), ('function', 'consumer_retry_event', 'admin', NULL, false),
+  ('function', 'consumer_delete_event', 'admin', NULL, false), ('function', 'consumer_process_events', 'admin', NULL, false),
   -- import
   ('function', 'import_evento', 'admin', NULL, false), ('function', 'import_message_db', 'admin', NULL, false), ('relation', 'imports', 'reader', NULL, false),
   ('type', '_imported_event', 'admin', NULL, false), ('type', '_imported_snapshot', 'admin', NULL, false),
@@ -162,9 +171,9 @@ SELECT is_empty($$
   UNION ALL SELECT c.oid::regclass::text, a.grantee::regrole FROM pg_class c, aclexplode(c.relacl) a WHERE c.relnamespace = 'evento'::regnamespace AND a.grantee <> c.relowner AND (a.is_grantable OR a.grantee::regrole::text NOT IN ('evento_reader', 'evento_writer', 'evento_proxy', 'evento_admin'))$$, 'nobody but the four roles has anything, or can hand it on');
 SELECT is_empty($$SELECT roleid::regrole FROM pg_auth_members WHERE member::regrole::text IN ('evento_reader', 'evento_writer', 'evento_proxy', 'evento_admin') AND roleid::regrole::text NOT IN ('evento_reader', 'evento_writer', 'evento_proxy')$$, 'which are in no other');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.prosecdef AND NOT ('search_path=pg_catalog, evento, pg_temp' = ANY (COALESCE(p.proconfig, '{}')))$$, 'SECURITY DEFINER functions pin search_path, to exactly this');
--- (Imports commit as they go, which no procedure may that pins a setting, and find what is imported as their caller would; they have the caller's rights alone.)
+-- (Imports and requests to consumers commit as they go, which no procedure may that pins a setting, and imports find what is imported as their caller would; they have the caller's rights alone.)
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'evento'::regnamespace AND l.lanname NOT IN ('c', 'internal') AND p.prosqlbody IS NULL
-  AND p.proname !~ '^(import_.*|_import_source)$' AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c ~ '^search_path=pg_catalog,(.*,)? pg_temp$')$$, 'as do all whose text is parsed when they are called');
+  AND p.proname !~ '^(import_.*|_import_source|_ask_and_wait|consumer_status|consumer_dead_events|consumer_(retry|delete)_event|consumer_process_events)$' AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c ~ '^search_path=pg_catalog,(.*,)? pg_temp$')$$, 'as do all whose text is parsed when they are called');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'evento'::regnamespace AND l.lanname = 'c' AND p.prosecdef$$, 'C functions do what they may by themselves');
 SELECT is_empty($$SELECT l.lanname, p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'evento'::regnamespace AND l.lanname NOT IN ('c', 'sql', 'plpgsql')$$, 'no other language is asked for');
 SELECT is_empty($$SELECT p.kind, p.what FROM present p WHERE CASE p.kind

@@ -18,10 +18,15 @@ SELECT results_eq($$
   ('append_events(stream text, events evento.new_event[], expected bigint DEFAULT NULL::bigint) bigint'),
   ('consumer_ack(name text, "position" bigint, epoch bigint, after bigint DEFAULT NULL::bigint) boolean'),
   ('consumer_claim(name text, ttl interval, context text DEFAULT ''*''::text, types text[] DEFAULT NULL::text[], categories text[] DEFAULT NULL::text[], held bigint DEFAULT NULL::bigint, start bigint DEFAULT 0) TABLE(epoch bigint, "position" bigint)'),
+  ('consumer_dead_events(IN consumer text, IN instance text DEFAULT NULL::text, IN timeout interval DEFAULT ''00:00:10''::interval, INOUT dead_events jsonb DEFAULT NULL::jsonb)'),
+  ('consumer_delete_event(IN consumer text, IN "position" bigint, IN instance text DEFAULT NULL::text, IN timeout interval DEFAULT ''00:00:10''::interval, INOUT success boolean DEFAULT NULL::boolean)'),
   ('consumer_drop(name text) boolean'),
   ('consumer_fetch(name text, max bigint DEFAULT 1000) SETOF evento.scanned_event'),
+  ('consumer_process_events(IN consumer text, IN instance text DEFAULT NULL::text, IN timeout interval DEFAULT ''00:01:00''::interval, INOUT success boolean DEFAULT NULL::boolean)'),
   ('consumer_release(name text, epoch bigint) boolean'),
   ('consumer_reset(name text, "position" bigint) bigint'),
+  ('consumer_retry_event(IN consumer text, IN "position" bigint, IN retry boolean DEFAULT true, IN instance text DEFAULT NULL::text, IN timeout interval DEFAULT ''00:00:10''::interval, INOUT success boolean DEFAULT NULL::boolean)'),
+  ('consumer_status(IN consumer text, IN instance text DEFAULT NULL::text, IN timeout interval DEFAULT ''00:00:10''::interval, INOUT status jsonb DEFAULT NULL::jsonb)'),
   ('create_index(IN what text)'),
   ('delete_stream(stream text, expected bigint DEFAULT NULL::bigint) bigint'),
   ('doctor() SETOF evento.finding'),
@@ -43,7 +48,7 @@ SELECT results_eq($$
   ('tombstone_stream(stream text, expected bigint DEFAULT NULL::bigint) bigint'),
   ('wait(IN after bigint, IN timeout interval DEFAULT ''00:00:30''::interval, INOUT watermark bigint DEFAULT NULL::bigint)'),
   ('watermark() bigint')$$, 'functions and procedures');
-SELECT views_are('evento', ARRAY['appending', 'bundles', 'consumers', 'erasures', 'events', 'handlers', 'imports', 'indexes', 'payloads', 'proxies', 'stats', 'streams']);
+SELECT views_are('evento', ARRAY['appending', 'bundles', 'consumers', 'erasures', 'events', 'executors', 'handler_history', 'handler_statistics', 'handlers', 'imports', 'indexes', 'invocations', 'payloads', 'proxies', 'stats', 'streams']);
 SELECT columns_are('evento', 'events', ARRAY['position', 'stream', 'version', 'id', 'type', 'context', 'kind', 'data', 'metadata', 'class', 'timestamp', 'recorded_at', 'force_telemetry', 'category']);
 SELECT columns_are('evento', 'streams', ARRAY['stream', 'category', 'version', 'first_recorded_at', 'last_recorded_at', 'deleted_at', 'tombstone', 'metadata', 'metadata_revision']);
 SELECT columns_are('evento', 'appending', ARRAY['pid', 'first_position', 'transaction_age', 'user', 'application_name', 'state', 'wait_event_type', 'wait_event', 'query']);
