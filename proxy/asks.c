@@ -45,7 +45,7 @@ typedef struct ask
 	bool		answered;
 	bool		failed;			/* answer: the instance says so, or there is none to hope for */
 	bool		writing;
-	evp_buf_t	answer;			/* JSON */
+	evp_buf_t	answer;			/* JSON, with a zero byte behind it where answered */
 } ask_t;
 
 struct evp_asks
@@ -93,7 +93,7 @@ write_answer(ask_t *ask)
 	static const int formats[3] = {0, 0, 0};
 	char		id[24];
 	const char *values[3] = {id, (const char *) ask->answer.data, ask->failed ? "t" : "f"};
-	int			lengths[3] = {0, (int) ask->answer.len, 1};
+	int			lengths[3] = {0, (int) ask->answer.len - 1, 1};
 	evp_db_statement_t statement = {.sql = "SELECT evento._ask_done($1, $2, $3)",.nparams = 3,.types = types,.values = values,
 	.lengths = lengths,.formats = formats,.deadline = evp_now(ask->asks->proxy) + STATEMENT_MS};
 
@@ -114,7 +114,7 @@ answer_failure(ask_t *ask, evp_slice_t class, evp_slice_t message)
 	evp_json_put_string(&ask->answer, class.p, class.n, false);
 	evp_buf_append_str(&ask->answer, ",\"message\":");
 	evp_json_put_string(&ask->answer, message.p, message.n, false);
-	evp_buf_append_u8(&ask->answer, '}');
+	evp_buf_append(&ask->answer, "}", 2);
 	ask->answered = true;
 	ask->failed = true;
 	if (ask->answer.failed)
@@ -147,6 +147,11 @@ evp_asks_response(evp_asks_t *a, const evp_session_t *session, const evp_message
 
 		snprintf(text, sizeof text, "unreadable answer: %s", reason);
 		answer_failure(ask, evp_slice_str("evento-proxy"), evp_slice_str(text));
+		return true;
+	}
+	if (!evp_buf_append_u8(&ask->answer, 0))
+	{
+		answer_failure(ask, evp_slice_str("evento-proxy"), evp_slice_str("the answer is too long"));
 		return true;
 	}
 	ask->answered = true;

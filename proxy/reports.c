@@ -281,7 +281,7 @@ gather(evp_reports_t *r)
 		put_report(&r->json, report);
 		free_report(r, report);
 	}
-	evp_buf_append_u8(&r->json, ']');
+	evp_buf_append(&r->json, "]", 2);	/* a parameter in text form ends with a zero byte */
 	r->pending = !r->json.failed;
 	if (!r->pending)
 	{
@@ -326,7 +326,7 @@ evp_reports_flush(evp_reports_t *r)
 	if (r->pending ? evp_now(r->proxy) < r->retry_at : !gather(r))
 		return;
 	values[0] = (const char *) r->json.data;
-	lengths[0] = (int) r->json.len;
+	lengths[0] = (int) r->json.len - 1;
 	r->flying = true;
 	evp_db_run(r->proxy->db, EVP_DB_CONTROL, &statement, on_stored, r);
 }

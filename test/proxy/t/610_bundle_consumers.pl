@@ -67,7 +67,7 @@ $a->fetch(1, component => 'OrderProjector', context => 'eu');
 my @at_head = (consumer($projector, owner => 'a', context => '*', state => 'waiting', position => 3, lag_events => 0),
 	consumer($ctx, owner => 'a', context => 'eu', state => 'waiting', position => 3, lag_events => 0));
 rows_are("$consumers LIMIT 2", \@at_head, 'at the head they wait, whatever events of other contexts there are');
-is($test->sql(q{SELECT string_agg(lag_seconds::text, ' ') FROM evento.consumers WHERE position IS NOT NULL}), '0 0', 'and are not late');
+is($test->sql(q{SELECT string_agg(lag_seconds::text, ' ') FROM evento.consumers WHERE position IS NOT NULL}), '0.000 0.000', 'and are not late');
 $test->sql(q{SELECT evento.append('order-2', 'OrderPlaced', '{}', context => 'us')});
 $test->sql('CALL evento.wait(NULL)');
 $at_head[0]{state} = 'running';
