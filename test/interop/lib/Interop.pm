@@ -241,8 +241,8 @@ sub restart_postgres
 # Makes a proxy with ports of its own and starts it.
 sub add_proxy
 {
-	my ($self, $name) = @_;
-	my $proxy = { name => $name, bundle => $self->port, internal => $self->port, http => $self->port };
+	my ($self, $name, %flags) = @_;
+	my $proxy = { name => $name, flags => { %flags }, bundle => $self->port, internal => $self->port, http => $self->port };
 	push @{ $self->{proxies} }, $proxy;
 	$self->start_proxy($proxy);
 	return $proxy;
@@ -259,7 +259,7 @@ sub start_proxy
 		'--internal-address', '127.0.0.1', '--internal-port', $proxy->{internal},
 		'--advertised', "127.0.0.1:$proxy->{bundle}",
 		'--http-address', '127.0.0.1', '--http-port', $proxy->{http},
-		'--log-level', $ENV{EVENTO_INTEROP_LOG_LEVEL} // 'info', '--name', $proxy->{name});
+		'--log-level', $ENV{EVENTO_INTEROP_LOG_LEVEL} // 'info', '--name', $proxy->{name}, map { ("--$_", $proxy->{flags}{$_}) } sort keys %{ $proxy->{flags} });
 	$proxy->{child} = $child;
 	$self->await(sub {
 			!$self->running($child) || HTTP::Tiny->new(timeout => 2)->get("http://127.0.0.1:$proxy->{http}/readyz")->{success};

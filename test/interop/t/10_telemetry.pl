@@ -1,0 +1,63 @@
+# What real bundles tell of their handlers and consumers is in the views, and
+# their consumers answer to the procedures of SQL, at either of two proxies.
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use Interop;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $t = Interop->new;
+$t->start_postgres;
+my ($first, $second) = map { $t->add_proxy("proxy$_", 'telemetry-interval' => '200ms') } 1, 2;
+$t->start_bundle('command', $first);
+$t->start_bundle($_, $second) for qw(query process);
+$t->await_bundles;
+
+sub becomes
+{
+	my ($sql, $wanted, $what) = @_;
+	my $until = time + Interop::PATIENCE;
+	my $got;
+	sleep 0.1 while ($got = $t->sql($sql)) ne $wanted && time < $until;
+	return is($got, $wanted, $what);
+}
+
+becomes(q{SELECT string_agg(consumer || ' ' || component_type, ', ' ORDER BY consumer) FROM evento.consumers WHERE kind = 'bundle'},
+	join(', ', 'interop-process_OrderObserver_1_* Observer', 'interop-process_OrderSaga_1_* Saga', 'interop-query_OrderProjector_1_* Projector', 'interop-query_StockProjector_1_stock Projector'),
+	'the consumers are in their view');
+$t->play('basic', $first, 'basic');
+$t->check_log('basic');
+
+# Every event comes from one call of a handler, and each of these was told.
+for my $pair ([ 'OrderCreate', 'OrderCreated' ], [ 'OrderChange', 'OrderChanged' ], [ 'StockCount', 'StockCounted' ])
+{
+	my ($command, $event) = @$pair;
+	becomes("SELECT COALESCE(sum(handled), 0) >= (SELECT count(*) FROM evento.events WHERE type = '$event') FROM evento.handler_statistics WHERE bundle = 'interop-command' AND action = '$command'",
+		't', "calls of $command are counted");
+}
+becomes(q{SELECT count(*) FROM evento.handler_statistics s WHERE component_type IS NULL}, '0', 'each handler that is called is one of discovery');
+is($t->sql(q{SELECT string_agg(DISTINCT component_type, ' ' ORDER BY component_type) FROM evento.handler_statistics}), 'Aggregate Invoker Observer Projection Projector Saga Service', 'of every kind');
+is($t->sql(q{SELECT bool_and(mean_ms <= max_ms AND max_ms <= 60000 AND total_ms >= max_ms) FROM evento.handler_statistics}), 't', 'with times that make sense');
+becomes(q{SELECT bool_and(invocations > 0) FROM evento.invocations WHERE bundle = 'interop-process' AND kind = 'command'}, 't', 'what saga and observer invoke, they have invoked');
+is($t->sql(q{SELECT count(*) FROM evento.invocations WHERE kind IS NULL}), '0', 'and nothing else');
+becomes(q{SELECT string_agg(DISTINCT state || ' ' || lag_events, ', ') FROM evento.consumers WHERE kind = 'bundle'}, 'waiting 0', 'the consumers are at the head of the log');
+is($t->sql(q{SELECT bool_and(position = evento.watermark()) FROM evento.consumers WHERE kind = 'bundle'}), 't', 'and say so');
+
+# Administration.
+for my $consumer (split /\n/, $t->sql(q{SELECT consumer FROM evento.consumers WHERE kind = 'bundle' ORDER BY 1}))
+{
+	my $status = $t->sql("CALL evento.consumer_status('$consumer')");
+	like($status, qr/"deadEventCount": 0/, "$consumer says how it stands");
+	my ($last) = $status =~ /"lastEventSequenceNumber": (\d+)/;
+	ok($last > 0 && $last <= $t->sql('SELECT evento.watermark()'), 'with the last event that it has handled');
+	is($t->sql("SELECT dead_events || ' ' || (status->>'lastEventSequenceNumber') FROM evento.consumers WHERE consumer = '$consumer'"), "0 $last", 'which the view shows');
+	is($t->sql("CALL evento.consumer_dead_events('$consumer')"), '[]', 'it has no dead events');
+	is($t->sql("CALL evento.consumer_process_events('$consumer')"), 't', 'and processes none');
+	is($t->sql("CALL evento.consumer_retry_event('$consumer', 1)"), 't', 'retry is answered');
+	is($t->sql("CALL evento.consumer_delete_event('$consumer', 1)"), 't', 'delete is answered');
+}
+$t->proxies_run;
+done_testing();
