@@ -1515,7 +1515,7 @@ CREATE TABLE _bundle_consumers (
   PRIMARY KEY (bundle, consumer, instance)
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 CREATE INDEX _bundle_consumers_consumer ON _bundle_consumers (consumer);
-COMMENT ON TABLE _bundle_consumers IS 'Consumers of bundles (projectors, sagas, observers; one a context) at each instance that has named them or fetched for them. The rows of instances that are gone are kept until another instance fetches for the consumer, for 30 days at most.';
+COMMENT ON TABLE _bundle_consumers IS 'Consumers of bundles (projectors, sagas, observers; one a context) at each instance that has named them or fetched for them. The rows of instances that are gone are kept until another instance fetches for the consumer or a newer version of the bundle has come, for 30 days at most.';
 
 CREATE TABLE _executors (
   bundle         text NOT NULL,
@@ -1648,6 +1648,12 @@ BEGIN
   DELETE FROM _bundle_consumers c
    USING pg_catalog.jsonb_to_recordset(reports) r (bundle text, consumer text COLLATE "C", instance text, position bigint)
    WHERE r.position IS NOT NULL AND c.bundle = r.bundle AND c.consumer = r.consumer AND c.instance <> r.instance
+     AND NOT EXISTS (SELECT FROM _sessions s WHERE s.bundle = c.bundle AND s.instance = c.instance);
+  -- Nor are the consumers of a version that a newer one has taken the place of.
+  DELETE FROM _bundle_consumers c
+   USING (SELECT r.bundle, pg_catalog.max(r.version) AS version
+            FROM pg_catalog.jsonb_to_recordset(reports) r (bundle text, consumer text, version bigint) WHERE r.consumer IS NOT NULL GROUP BY r.bundle) r
+   WHERE c.bundle = r.bundle AND c.bundle_version < r.version
      AND NOT EXISTS (SELECT FROM _sessions s WHERE s.bundle = c.bundle AND s.instance = c.instance);
   INSERT INTO _executors AS e (bundle, instance, executor, bundle_version, capacity, in_flight, admitted, rejected, completed, failed, reported_at)
   SELECT DISTINCT ON (r.bundle, r.instance, r.executor)

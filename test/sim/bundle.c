@@ -181,8 +181,8 @@ sim_bundle_send(sim_bundle_t *b, const evp_message_t *m)
 	return true;
 }
 
-static void
-notify(sim_bundle_t *b, const char *type, evp_buf_t *payload)
+void
+sim_bundle_notify(sim_bundle_t *b, const char *type, const evp_buf_t *payload)
 {
 	evp_message_t m = {.type = EVP_NTF,.has_correlation = true,.timestamp_ms = sim_now_ms()};
 
@@ -199,12 +199,12 @@ on_welcome(sim_bundle_t *b)
 
 	evp_buf_init(&buf, 1024 * 1024);
 	sim_put_registration(&buf, b);
-	notify(b, "evento:bundle-registration", &buf);
+	sim_bundle_notify(b, "evento:bundle-registration", &buf);
 	evp_buf_reset(&buf);
 	sim_put_discovery(&buf, b);
-	notify(b, "evento:bundle-discovery", &buf);
+	sim_bundle_notify(b, "evento:bundle-discovery", &buf);
 	evp_buf_free(&buf);
-	notify(b, "evento:enable", NULL);
+	sim_bundle_notify(b, "evento:enable", NULL);
 	b->up = true;
 	if (!b->was_up)
 	{

@@ -97,14 +97,18 @@ on_event(void *arg, const sim_event_t *e)
 static void
 on_welcome(sim_bundle_t *b)
 {
+	if (b->sim->telemetry)
+		sim_tell_consumer(b, "SimProjector", "*");
 	ask(b->arg);
 }
 
 static void
 on_request(sim_bundle_t *b, const evp_message_t *m)
 {
-	(void) m;
-	sim_wrong(b->sim, "a consumer got a request");
+	const consumer_t *c = b->arg;
+
+	if (!sim_answer_ask(b, m, c->after < 0 ? 0 : c->after))
+		sim_wrong(b->sim, "a consumer got a request");
 }
 
 static void

@@ -69,6 +69,7 @@ on_request(sim_bundle_t *b, const evp_message_t *m)
 	evp_message_t answer = {.type = EVP_RSP,.has_correlation = true,.timestamp_ms = sim_now_ms()};
 	sim_task_t	task;
 	evp_buf_t	out;
+	int64_t		began = sim_now_ms();
 
 	b->sim->handled++;
 	evp_buf_init(&out, EVP_WIRE_MAX_MESSAGE);
@@ -92,6 +93,8 @@ on_request(sim_bundle_t *b, const evp_message_t *m)
 	answer.payload = evp_slice_of(out.data, out.len);
 	if (out.len > 0)
 		sim_bundle_send(b, &answer);
+	if (b->sim->telemetry)
+		sim_tell_call(b, "Sim", task.name, sim_now_ms() - began);
 	evp_buf_free(&out);
 	evp_arena_free(&task.arena);
 }

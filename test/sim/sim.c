@@ -45,6 +45,7 @@ static const char help[] =
 "  --timeout MS            of a request (30000)\n"
 "  --run NAME              part of every order's name (random)\n"
 "  --allow-failures        failed requests are counted, and do not fail the run\n"
+"  --telemetry             handlers and consumers tell what they do, and answer to it\n"
 "  --help                  this\n"
 "\n"
 "Exit status 0: all checks held.  1: some did not, or a request failed.  2: wrong use.\n";
@@ -151,7 +152,7 @@ options(int argc, char **argv)
 		{"kind", 1, NULL, 'k'}, {"orders", 1, NULL, 'o'}, {"payload", 1, NULL, 'b'},
 		{"snapshot-every", 1, NULL, 'e'}, {"seconds", 1, NULL, 's'}, {"count", 1, NULL, 'n'},
 		{"timeout", 1, NULL, 't'}, {"run", 1, NULL, 'r'}, {"allow-failures", 0, NULL, 'a'},
-		{"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}
+		{"telemetry", 0, NULL, 'T'}, {"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}
 	};
 	bool		seconds_given = false;
 	int			o;
@@ -172,6 +173,7 @@ options(int argc, char **argv)
 			case 'n': sim.count = number("--count", optarg, UINT64_MAX / 2); break;
 			case 't': sim.timeout_ms = (unsigned) number("--timeout", optarg, 3600000); break;
 			case 'a': sim.allow_failures = true; break;
+			case 'T': sim.telemetry = true; break;
 			case 'r':
 				if (strlen(optarg) == 0 || strlen(optarg) >= sizeof(sim.run) || strspn(optarg, "abcdefghijklmnopqrstuvwxyz0123456789") != strlen(optarg))
 					wrong_use("--run (lower case letters and digits)", optarg);

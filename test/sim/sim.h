@@ -12,6 +12,7 @@
  * handler.c   bundle "sim-command" (aggregate, service) and "sim-query"
  * caller.c    closed loops of commands or queries, and their checks
  * consumer.c  a consumer: fetches, checks the order, keeps a projection
+ * tell.c      what bundles tell of their handlers and consumers, with --telemetry
  * stats.c     histograms of latencies
  * sim.c       options, the run, the summary
  */
@@ -92,6 +93,7 @@ typedef struct sim
 	unsigned	timeout_ms;		/* of a request */
 	sim_kind_t	kind;
 	bool		allow_failures;
+	bool		telemetry;
 	char		run[64];		/* part of every order's name */
 
 	/* the run */
@@ -166,6 +168,8 @@ sim_bundle_t *sim_bundle_new(sim_t *sim, const char *bundle, const char *compone
 void sim_bundle_close(sim_bundle_t *b);
 /* Queues a message; it goes out at the end of the loop's turn.  False while not connected. */
 bool sim_bundle_send(sim_bundle_t *b, const evp_message_t *m);
+/* Queues a notification, also before the bundle is up. */
+void sim_bundle_notify(sim_bundle_t *b, const char *type, const evp_buf_t *payload);
 /* Writes out what was queued in this turn; a prepare and a check handle call it. */
 void sim_bundles_flush(void);
 int64_t sim_now_ms(void);		/* since 1970 */
@@ -237,6 +241,15 @@ bool sim_read_last(evp_slice_t payload, int64_t *number);
 /* A number, or a text, of our own JSON by its key.  -1, or null, where it is not there. */
 int64_t sim_json_number(evp_slice_t json, const char *key);
 evp_slice_t sim_json_text(evp_slice_t json, const char *key);
+
+/* ---- tell.c: as the library does it ---- */
+
+/* One call of a handler, which took so long: its service time, and that it invoked nothing. */
+void sim_tell_call(sim_bundle_t *b, const char *component, evp_slice_t action, int64_t ms);
+/* The one consumer that a bundle has. */
+void sim_tell_consumer(sim_bundle_t *b, const char *component, const char *context);
+/* Answers a request to that consumer; false where it is none. */
+bool sim_answer_ask(sim_bundle_t *b, const evp_message_t *m, int64_t position);
 
 /* ---- handler.c, caller.c, consumer.c: each starts its bundles and closes them ---- */
 

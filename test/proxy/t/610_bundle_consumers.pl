@@ -9,6 +9,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 use Evento::Bundle;
+use Evento::Cbor;
 use Evento::ProxyTest;
 
 my $test = Evento::ProxyTest->new;
@@ -118,6 +119,16 @@ $test->sql(q{SELECT evento.append('order-3', 'OrderPlaced', '{}'); UPDATE evento
 $test->sql('CALL evento.wait(NULL)');
 is($test->sql(qq{SELECT lag_events || ' ' || (lag_seconds > 3000) FROM evento.consumers WHERE consumer = '$projector'}), '1 true', 'and the lag grows');
 like($test->sql('SELECT advice FROM evento.doctor() WHERE subject = ' . "'consumer $projector'"), qr/Start an instance of bundle shop/, 'of which doctor() tells');
+
+# ---- a newer version of the bundle ----
+
+my $new = $proxies[0]->connection;
+$new->hello(bundle => 'shop', instance => 'new');
+$new->recv('WLC') or die 'no welcome';
+$new->notify('evento:bundle-registration', cbor_encode(map_(bundleVersion => int_(2), handlerPayloadTypes => [])));
+$new->notify('evento:enable');
+$new->consumers(Projector => { OrderProjector => ['shop_OrderProjector_2_*'] });
+rows_are("SELECT consumer, version FROM evento.consumers WHERE kind = 'bundle'", [ { consumer => 'shop_OrderProjector_2_*', version => 2 } ], 'a newer version takes the place of one that nobody has');
 
 is($proxies[0]->stop, 0, 'ends');
 done_testing();
