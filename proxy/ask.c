@@ -34,43 +34,29 @@ evp_ask_kind(evp_slice_t name, evp_ask_kind_t *kind)
 	return false;
 }
 
-static void
-put_int(evp_buf_t *b, const char *key, int64_t v)
-{
-	evp_cbor_put_str(b, key);
-	evp_cbor_put_int(b, v);
-}
-
-static void
-put_text(evp_buf_t *b, const char *key, evp_slice_t v)
-{
-	evp_cbor_put_str(b, key);
-	evp_cbor_put_slice(b, v);
-}
-
 bool
 evp_ask_put(evp_buf_t *b, const evp_ask_t *ask)
 {
 	evp_typed_open(b, EVP_CLASS_REQUEST);
-	put_text(b, "sourceBundleId", evp_slice_str("evento-server"));
-	put_text(b, "sourceInstanceId", ask->server_instance);
-	put_text(b, "correlationId", ask->correlation);
-	put_int(b, "sourceBundleVersion", 0);
+	evp_typed_text(b, "sourceBundleId", evp_slice_str("evento-server"));
+	evp_typed_text(b, "sourceInstanceId", ask->server_instance);
+	evp_typed_text(b, "correlationId", ask->correlation);
+	evp_typed_int(b, "sourceBundleVersion", 0);
 	evp_cbor_put_str(b, "body");
 	evp_typed_open(b, kinds[ask->kind].class);
-	put_text(b, "consumerId", ask->consumer);
-	put_text(b, "componentType", ask->component_type);
+	evp_typed_text(b, "consumerId", ask->consumer);
+	evp_typed_text(b, "componentType", ask->component_type);
 	if (ask->kind == EVP_ASK_DELETE || ask->kind == EVP_ASK_RETRY)
-		put_int(b, "eventSequenceNumber", ask->position);
+		evp_typed_int(b, "eventSequenceNumber", ask->position);
 	if (ask->kind == EVP_ASK_RETRY)
 	{
 		evp_cbor_put_str(b, "retry");
 		evp_cbor_put_bool(b, ask->retry);
 	}
 	evp_typed_close(b);
-	put_int(b, "timestamp", ask->now_ms);
-	put_int(b, "timeout", ask->timeout_ms);
-	put_text(b, "unit", evp_slice_str("MILLISECONDS"));
+	evp_typed_int(b, "timestamp", ask->now_ms);
+	evp_typed_int(b, "timeout", ask->timeout_ms);
+	evp_typed_text(b, "unit", evp_slice_str("MILLISECONDS"));
 	evp_typed_close(b);
 	return !b->failed;
 }

@@ -30,7 +30,7 @@
 #define STATEMENT_MS	5000
 #define MOST			1000	/* requests under way; others stay in the database until there is room */
 #define MAX_PAYLOAD		((size_t) 64 * 1024)
-#define MAX_ANSWER		((size_t) 64 * 1024 * 1024)
+#define MAX_ANSWER		((size_t) 16 * 1024 * 1024)	/* it must not hold up the renewal of the lease behind it */
 
 typedef struct ask
 {

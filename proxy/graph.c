@@ -403,13 +403,6 @@ open_list(evp_buf_t *b)
 	evp_cbor_open_array(b);
 }
 
-static void
-put_int(evp_buf_t *b, const char *key, int64_t v)
-{
-	evp_cbor_put_str(b, key);
-	evp_cbor_put_int(b, v);
-}
-
 void
 evp_graph_put_event(evp_buf_t *b, const evp_event_t *e)
 {
@@ -421,7 +414,7 @@ evp_graph_put_event(evp_buf_t *b, const evp_event_t *e)
 	else
 		evp_payload_put_nothing(b);
 	evp_typed_close(b);
-	put_int(b, "timestamp", e->timestamp_ms);
+	evp_typed_int(b, "timestamp", e->timestamp_ms);
 	evp_cbor_put_str(b, "metadata");
 	evp_metadata_put(b, e->metadata);
 	evp_cbor_put_str(b, "forceTelemetry");
@@ -439,7 +432,7 @@ evp_graph_put_no_event(evp_buf_t *b, int64_t timestamp_ms)
 	evp_typed_open(b, CLASS_PAYLOAD);
 	evp_payload_put_nothing(b);
 	evp_typed_close(b);
-	put_int(b, "timestamp", timestamp_ms);
+	evp_typed_int(b, "timestamp", timestamp_ms);
 	evp_cbor_put_str(b, "metadata");
 	evp_cbor_put_null(b);
 	evp_cbor_put_str(b, "forceTelemetry");
@@ -468,7 +461,7 @@ void
 evp_graph_put_last_sequence(evp_buf_t *b, int64_t number)
 {
 	evp_typed_open(b, CLASS_LAST_RESPONSE);
-	put_int(b, "number", number);
+	evp_typed_int(b, "number", number);
 	evp_typed_close(b);
 }
 
@@ -529,9 +522,9 @@ evp_graph_response_open(evp_buf_t *b, const evp_graph_response_head_t *head)
 void
 evp_graph_response_close(evp_buf_t *b, const evp_graph_response_head_t *head)
 {
-	put_int(b, "timestamp", head->timestamp_ms);
-	put_int(b, "requestTimestamp", head->request_timestamp_ms);
-	put_int(b, "timeout", head->timeout);
+	evp_typed_int(b, "timestamp", head->timestamp_ms);
+	evp_typed_int(b, "requestTimestamp", head->request_timestamp_ms);
+	evp_typed_int(b, "timeout", head->timeout);
 	evp_cbor_put_str(b, "unit");
 	evp_cbor_put_slice(b, head->unit.p == NULL ? evp_slice_str("SECONDS") : head->unit);
 	evp_typed_close(b);
@@ -559,14 +552,14 @@ void
 evp_graph_fetch_add(evp_buf_t *b, const evp_event_t *e)
 {
 	evp_typed_open(b, CLASS_PUBLISHED);
-	put_int(b, "eventSequenceNumber", e->position);
+	evp_typed_int(b, "eventSequenceNumber", e->position);
 	evp_cbor_put_str(b, "aggregateId");
 	evp_cbor_put_slice(b, e->stream);
 	evp_cbor_put_str(b, "eventMessage");
 	evp_graph_put_event(b, e);
 	evp_cbor_put_str(b, "eventName");
 	evp_cbor_put_slice(b, e->type);
-	put_int(b, "createdAt", e->recorded_ms);
+	evp_typed_int(b, "createdAt", e->recorded_ms);
 	evp_typed_close(b);
 }
 

@@ -45,3 +45,17 @@ evp_typed_close(evp_buf_t *b)
 	evp_cbor_close(b);
 	evp_cbor_close(b);
 }
+
+void
+evp_typed_int(evp_buf_t *b, const char *key, int64_t v)
+{
+	evp_cbor_put_str(b, key);
+	evp_cbor_put_int(b, v);
+}
+
+void
+evp_typed_text(evp_buf_t *b, const char *key, evp_slice_t v)
+{
+	evp_cbor_put_str(b, key);
+	evp_cbor_put_slice(b, v);
+}

@@ -28,4 +28,8 @@ bool		evp_typed_leave(evp_cbor_t *r);
 void		evp_typed_open(evp_buf_t *b, const char *class);
 void		evp_typed_close(evp_buf_t *b);
 
+/* A field; null where the text is. */
+void		evp_typed_int(evp_buf_t *b, const char *key, int64_t v);
+void		evp_typed_text(evp_buf_t *b, const char *key, evp_slice_t v);
+
 #endif							/* EVP_TYPED_H */

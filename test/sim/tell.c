@@ -11,29 +11,15 @@
 #include "../../proxy/typed.h"
 #include "sim.h"
 
-static void
-put_text(evp_buf_t *b, const char *key, const char *value)
-{
-	evp_cbor_put_str(b, key);
-	evp_cbor_put_str(b, value);
-}
-
-static void
-put_int(evp_buf_t *b, const char *key, int64_t value)
-{
-	evp_cbor_put_str(b, key);
-	evp_cbor_put_int(b, value);
-}
-
 /* An EventoMessage up to the fields of its body. */
 static void
 open_notice(evp_buf_t *b, const sim_bundle_t *from, const char *class)
 {
 	evp_buf_init(b, 1024 * 1024);
 	evp_typed_open(b, EVP_CLASS_MESSAGE);
-	put_text(b, "sourceBundleId", from->bundle);
-	put_text(b, "sourceInstanceId", from->instance);
-	put_int(b, "sourceBundleVersion", 1);
+	evp_typed_text(b, "sourceBundleId", evp_slice_str(from->bundle));
+	evp_typed_text(b, "sourceInstanceId", evp_slice_str(from->instance));
+	evp_typed_int(b, "sourceBundleVersion", 1);
 	evp_cbor_put_str(b, "body");
 	evp_typed_open(b, class);
 }
@@ -51,8 +37,8 @@ static void
 open_performance(evp_buf_t *b, const sim_bundle_t *from, const char *class, const char *component, evp_slice_t action)
 {
 	open_notice(b, from, class);
-	put_text(b, "bundle", from->bundle);
-	put_text(b, "component", component);
+	evp_typed_text(b, "bundle", evp_slice_str(from->bundle));
+	evp_typed_text(b, "component", evp_slice_str(component));
 	evp_cbor_put_str(b, "action");
 	evp_cbor_put_slice(b, action);
 }
@@ -67,12 +53,12 @@ sim_tell_call(sim_bundle_t *from, const char *component, evp_slice_t action, int
 	evp_cbor_put_str(&b, "invocations");
 	evp_typed_open(&b, "java.util.HashMap");
 	evp_typed_close(&b);
-	put_text(&b, "instanceId", from->instance);
+	evp_typed_text(&b, "instanceId", evp_slice_str(from->instance));
 	send_notice(&b, from);
 	open_performance(&b, from, EVP_COMMON "performance.PerformanceServiceTimeMessage", component, action);
-	put_int(&b, "start", now - ms);
-	put_int(&b, "end", now);
-	put_text(&b, "instanceId", from->instance);
+	evp_typed_int(&b, "start", now - ms);
+	evp_typed_int(&b, "end", now);
+	evp_typed_text(&b, "instanceId", evp_slice_str(from->instance));
 	send_notice(&b, from);
 }
 
@@ -120,7 +106,7 @@ sim_answer_ask(sim_bundle_t *from, const evp_message_t *m, int64_t position)
 	if (evp_slice_is(request.body_class, EVP_INTERNAL "consumer.ConsumerFetchStatusRequestMessage"))
 	{
 		evp_typed_open(&b, EVP_INTERNAL "consumer.ConsumerFetchStatusResponseMessage");
-		put_int(&b, "lastEventSequenceNumber", position);
+		evp_typed_int(&b, "lastEventSequenceNumber", position);
 		evp_cbor_put_str(&b, "deadEvents");
 		evp_cbor_open_array(&b);
 		evp_cbor_put_str(&b, "java.util.ArrayList");
