@@ -37,7 +37,7 @@ typedef struct ask
 	UT_hash_handle hh;			/* by correlationId */
 	evp_asks_t *asks;
 	uint8_t		id[16];
-	int64_t		request_id;
+	char		request_id[EVP_UUID_TEXT_LEN + 1];
 	uint64_t	session;		/* local_no of the session that was asked */
 	char	   *bundle;
 	char	   *instance;
@@ -89,17 +89,15 @@ on_written(void *arg, const evp_db_result_t *result)
 static void
 write_answer(ask_t *ask)
 {
-	static const Oid types[3] = {EVP_OID_INT8, EVP_OID_JSONB, EVP_OID_BOOL};
+	static const Oid types[3] = {EVP_OID_UUID, EVP_OID_JSONB, EVP_OID_BOOL};
 	static const int formats[3] = {0, 0, 0};
-	char		id[24];
-	const char *values[3] = {id, (const char *) ask->answer.data, ask->failed ? "t" : "f"};
-	int			lengths[3] = {0, (int) ask->answer.len - 1, 1};
+	const char *values[3] = {ask->request_id, (const char *) ask->answer.data, ask->failed ? "t" : "f"};
+	const int	lengths[3] = {EVP_UUID_TEXT_LEN, (int) ask->answer.len - 1, 1};
 	evp_db_statement_t statement = {.sql = "SELECT evento._ask_done($1, $2, $3)",.nparams = 3,.types = types,.values = values,
 	.lengths = lengths,.formats = formats,.deadline = evp_now(ask->asks->proxy) + STATEMENT_MS};
 
 	if (ask->writing || !evp_db_is_up(ask->asks->proxy->db))
 		return;
-	lengths[0] = snprintf(id, sizeof id, "%" PRId64, ask->request_id);
 	ask->writing = true;
 	evp_db_run(ask->asks->proxy->db, EVP_DB_CONTROL, &statement, on_written, ask);
 }
@@ -236,6 +234,7 @@ begin(evp_asks_t *a, const PGresult *rows, int row)
 													PQgetvalue(rows, row, C_INSTANCE));
 	evp_ask_t	what = {.consumer = evp_row_bytes(rows, row, C_CONSUMER),.component_type = evp_row_bytes(rows, row, C_COMPONENT_TYPE)};
 	ask_t	   *ask = calloc(1, sizeof *ask);
+	uint8_t		id[16];
 
 	if (ask == NULL)
 		return;
@@ -245,7 +244,8 @@ begin(evp_asks_t *a, const PGresult *rows, int row)
 	HASH_ADD(hh, a->asks, id, sizeof ask->id, ask);
 	ask->bundle = strdup(PQgetvalue(rows, row, C_BUNDLE));
 	ask->instance = strdup(PQgetvalue(rows, row, C_INSTANCE));
-	evp_row_int64(rows, row, C_REQUEST_ID, &ask->request_id);
+	if (evp_row_uuid(rows, row, C_REQUEST_ID, id))
+		evp_uuid_format(id, ask->request_id);
 	evp_row_int64(rows, row, C_POSITION, &what.position);
 	evp_row_bool(rows, row, C_RETRY, &what.retry);
 	evp_row_int64(rows, row, C_TIMEOUT, &what.timeout_ms);
@@ -265,7 +265,7 @@ begin(evp_asks_t *a, const PGresult *rows, int row)
 static void
 on_taken(void *arg, const evp_db_result_t *result)
 {
-	static const Oid types[C_COLUMNS] = {EVP_OID_INT8, EVP_OID_TEXT, EVP_OID_TEXT, EVP_OID_TEXT, EVP_OID_TEXT, EVP_OID_TEXT,
+	static const Oid types[C_COLUMNS] = {EVP_OID_UUID, EVP_OID_TEXT, EVP_OID_TEXT, EVP_OID_TEXT, EVP_OID_TEXT, EVP_OID_TEXT,
 	EVP_OID_INT8, EVP_OID_BOOL, EVP_OID_INT8};
 	evp_asks_t *a = arg;
 

@@ -1534,7 +1534,7 @@ CREATE TABLE _executors (
 COMMENT ON TABLE _executors IS 'Executors of consumers at each instance, as it told of them last.';
 
 CREATE TABLE _asks (
-  request_id     bigint NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  request_id     uuid NOT NULL DEFAULT gen_random_uuid() PRIMARY KEY,
   consumer       text NOT NULL,
   bundle         text NOT NULL,
   instance       text NOT NULL,
@@ -1553,7 +1553,6 @@ CREATE TABLE _asks (
   failed         boolean
 );
 COMMENT ON TABLE _asks IS 'Requests to consumers of bundles, and the answers. Rows go a minute after their deadline.';
-COMMENT ON SEQUENCE _asks_request_id_seq IS 'Numbers of requests to consumers.';
 
 -- What a view shows of an instance as connected: its newest session, at a live proxy.
 CREATE FUNCTION _connected(bundle text, instance text) RETURNS boolean
@@ -1676,7 +1675,7 @@ END
 $$;
 COMMENT ON FUNCTION _reports(jsonb) IS 'Notes how consumers and executors of bundles stand: an array of objects, those with "consumer" and those with "executor"; what an object lacks stays as it was. Raises 55P03 where others keep it from the rows for half a second.';
 
-CREATE FUNCTION _ask_take(proxy_id bigint, most bigint, OUT request_id bigint, OUT bundle text, OUT instance text, OUT action text, OUT consumer text,
+CREATE FUNCTION _ask_take(proxy_id bigint, most bigint, OUT request_id uuid, OUT bundle text, OUT instance text, OUT action text, OUT consumer text,
                           OUT component_type text, OUT "position" bigint, OUT retry boolean, OUT timeout_ms bigint)
   RETURNS SETOF record
   LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp SET lock_timeout = '500ms' AS $$
@@ -1685,14 +1684,14 @@ CREATE FUNCTION _ask_take(proxy_id bigint, most bigint, OUT request_id bigint, O
      SELECT w.request_id FROM _asks w
       WHERE w.taken_at IS NULL AND w.deadline > pg_catalog.clock_timestamp()
         AND (SELECT s.proxy_id FROM _sessions s WHERE s.bundle = w.bundle AND s.instance = w.instance ORDER BY s.session_no DESC LIMIT 1) = _ask_take.proxy_id
-      ORDER BY w.request_id LIMIT most
+      ORDER BY w.asked_at LIMIT most
         FOR UPDATE OF w SKIP LOCKED)
    RETURNING a.request_id, a.bundle, a.instance, a.action, a.consumer, a.component_type, a.position, a.retry,
              GREATEST(1, EXTRACT(epoch FROM a.deadline - pg_catalog.clock_timestamp()) * 1000)::bigint
 $$;
 COMMENT ON FUNCTION _ask_take(bigint, bigint) IS 'Hands a proxy the requests to consumers of instances that it holds, each once, with the milliseconds in which an answer is of use.';
 
-CREATE FUNCTION _ask_done(request_id bigint, answer jsonb, failed boolean) RETURNS void
+CREATE FUNCTION _ask_done(request_id uuid, answer jsonb, failed boolean) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
   a _asks;
@@ -1708,11 +1707,11 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _ask_done(bigint, jsonb, boolean) IS 'A proxy brings the answer to a request to a consumer; failed: it is an exception, with throwable and message.';
+COMMENT ON FUNCTION _ask_done(uuid, jsonb, boolean) IS 'A proxy brings the answer to a request to a consumer; failed: it is an exception, with throwable and message.';
 
 GRANT EXECUTE ON FUNCTION
   _telemetry(uuid, bigint, text[], bigint[], text[], text[], text[], bigint[], bigint[], bigint[]), _reports(jsonb),
-  _ask_take(bigint, bigint), _ask_done(bigint, jsonb, boolean)
+  _ask_take(bigint, bigint), _ask_done(uuid, jsonb, boolean)
   TO evento_proxy;
 GRANT EXECUTE ON FUNCTION _connected(text, text) TO evento_reader;
 
@@ -1837,11 +1836,11 @@ CREATE PROCEDURE _on_its_own(what text)
   LANGUAGE c AS 'MODULE_PATHNAME', 'evento_on_its_own';
 COMMENT ON PROCEDURE _on_its_own(text) IS 'Raises 25001 where what calls it cannot commit: inside a transaction block or a function, or under REPEATABLE READ. what: its name, for the message.';
 
-CREATE FUNCTION _ask(action text, consumer text, instance text, "position" bigint, retry boolean, timeout interval) RETURNS bigint
+CREATE FUNCTION _ask(action text, consumer text, instance text, "position" bigint, retry boolean, timeout interval) RETURNS uuid
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp SET lock_timeout = '5s' AS $$
 DECLARE
   target record;
-  request bigint;
+  request uuid;
 BEGIN
   IF consumer IS NULL OR timeout IS NULL OR (action IN ('delete', 'retry') AND "position" IS NULL) OR (action = 'retry' AND retry IS NULL) THEN
     RAISE EXCEPTION 'consumer, position, retry and timeout must not be NULL' USING ERRCODE = 'invalid_parameter_value';
@@ -1877,9 +1876,9 @@ BEGIN
   RETURN request;
 END
 $$;
-COMMENT ON FUNCTION _ask(text, text, text, bigint, boolean, interval) IS 'Leaves a request to a consumer of a bundle for the proxy that holds an instance of it, the one that fetched last where none is named. Gives its number. Raises 22023, 42704 where there is no such consumer, 55000 where no instance that has it is connected.';
+COMMENT ON FUNCTION _ask(text, text, text, bigint, boolean, interval) IS 'Leaves a request to a consumer of a bundle for the proxy that holds an instance of it, the one that fetched last where none is named. Gives its id. Raises 22023, 42704 where there is no such consumer, 55000 where no instance that has it is connected.';
 
-CREATE FUNCTION _ask_answer(request_id bigint, dead_events boolean) RETURNS jsonb
+CREATE FUNCTION _ask_answer(request_id uuid, dead_events boolean) RETURNS jsonb
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 DECLARE
   a _asks;
@@ -1912,13 +1911,13 @@ BEGIN
   RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION _ask_answer(bigint, boolean) IS 'The answer to a request to a consumer, NULL as long as there is none: of a status the dead events, or what else it says and their number; of others whether it is done. Raises what a failure is: 38000 with what the instance said, 55000 where it was not reached in time, 40003 where it has not answered in time.';
+COMMENT ON FUNCTION _ask_answer(uuid, boolean) IS 'The answer to a request to a consumer, NULL as long as there is none: of a status the dead events, or what else it says and their number; of others whether it is done. Raises what a failure is: 38000 with what the instance said, 55000 where it was not reached in time, 40003 where it has not answered in time.';
 
 CREATE PROCEDURE _ask_and_wait(what text, action text, consumer text, instance text, "position" bigint, retry boolean, timeout interval,
                                INOUT answer jsonb, dead_events boolean DEFAULT false)
   LANGUAGE plpgsql AS $$
 DECLARE
-  request bigint;
+  request pg_catalog.uuid;
   nap double precision := 0.005;
 BEGIN
   CALL evento._on_its_own(what);
@@ -1993,7 +1992,7 @@ $$;
 COMMENT ON PROCEDURE consumer_process_events(text, text, interval, boolean) IS
 'Lets a consumer of a bundle handle the events of its dead-letter queue that are marked to be tried again. Takes and raises what consumer_status does; after 40003 it may still be at it.';
 
-GRANT EXECUTE ON FUNCTION _ask(text, text, text, bigint, boolean, interval), _ask_answer(bigint, boolean) TO evento_admin;
+GRANT EXECUTE ON FUNCTION _ask(text, text, text, bigint, boolean, interval), _ask_answer(uuid, boolean) TO evento_admin;
 GRANT EXECUTE ON PROCEDURE
   _on_its_own(text), _ask_and_wait(text, text, text, text, bigint, boolean, interval, jsonb, boolean),
   consumer_status(text, text, interval, jsonb), consumer_dead_events(text, text, interval, jsonb),
