@@ -2235,13 +2235,13 @@ BEGIN
   DELETE FROM _bundle_consumers c
    USING pg_catalog.jsonb_to_recordset(reports) r (bundle text, consumer text COLLATE "C", instance text, position bigint)
    WHERE r.position IS NOT NULL AND c.bundle = r.bundle AND c.consumer = r.consumer AND c.instance <> r.instance
-     AND NOT EXISTS (SELECT FROM _sessions s WHERE s.bundle = c.bundle AND s.instance = c.instance);
+     AND NOT _connected(c.bundle, c.instance);
   -- Nor are the consumers of a version that a newer one has taken the place of.
   DELETE FROM _bundle_consumers c
    USING (SELECT r.bundle, pg_catalog.max(r.version) AS version
             FROM pg_catalog.jsonb_to_recordset(reports) r (bundle text, consumer text, version bigint) WHERE r.consumer IS NOT NULL GROUP BY r.bundle) r
    WHERE c.bundle = r.bundle AND c.bundle_version < r.version
-     AND NOT EXISTS (SELECT FROM _sessions s WHERE s.bundle = c.bundle AND s.instance = c.instance);
+     AND NOT _connected(c.bundle, c.instance);
   INSERT INTO _executors AS e (bundle, instance, executor, bundle_version, capacity, in_flight, admitted, rejected, completed, failed, reported_at)
   SELECT DISTINCT ON (r.bundle, r.instance, r.executor)
          r.bundle, r.instance, r.executor, r.version, r.capacity, r.in_flight, r.admitted, r.rejected, r.completed, r.failed, at
