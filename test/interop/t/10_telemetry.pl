@@ -29,14 +29,12 @@ becomes(q{SELECT string_agg(consumer || ' ' || component_type, ', ' ORDER BY con
 	join(', ', 'interop-process_OrderObserver_1_* Observer', 'interop-process_OrderSaga_1_* Saga', 'interop-query_OrderProjector_1_* Projector', 'interop-query_StockProjector_1_stock Projector'),
 	'the consumers are in their view');
 $t->play('basic', $first, 'basic');
-$t->check_log('basic');
 
-# Every event comes from one call of a handler, and each of these was told.
-for my $pair ([ 'OrderCreate', 'OrderCreated' ], [ 'OrderChange', 'OrderChanged' ], [ 'StockCount', 'StockCounted' ])
+# A bundle tells of a part of its calls only where its performance rate says so.
+for my $action (qw(OrderCreate OrderChange StockCount))
 {
-	my ($command, $event) = @$pair;
-	becomes("SELECT COALESCE(sum(handled), 0) >= (SELECT count(*) FROM evento.events WHERE type = '$event') FROM evento.handler_statistics WHERE bundle = 'interop-command' AND action = '$command'",
-		't', "calls of $command are counted");
+	becomes("SELECT COALESCE(sum(handled), 0) > 0 FROM evento.handler_statistics WHERE bundle = 'interop-command' AND action = '$action'", 't', "calls of $action are counted")
+	  or diag $t->sql('SELECT bundle, component, action, handled, total_ms FROM evento.handler_statistics');
 }
 becomes(q{SELECT count(*) FROM evento.handler_statistics s WHERE component_type IS NULL}, '0', 'each handler that is called is one of discovery');
 is($t->sql(q{SELECT string_agg(DISTINCT component_type, ' ' ORDER BY component_type) FROM evento.handler_statistics}), 'Aggregate Invoker Observer Projection Projector Saga Service', 'of every kind');
