@@ -94,6 +94,12 @@ add_entry(evp_sums_t *s, const evp_sum_t *sum)
 	return entry;
 }
 
+static bool
+is_zero(const evp_sum_t *sum)
+{
+	return sum->count == 0 && sum->timed == 0;
+}
+
 bool
 evp_sums_add(evp_sums_t *s, const evp_sum_t *sum)
 {
@@ -112,12 +118,13 @@ evp_sums_add(evp_sums_t *s, const evp_sum_t *sum)
 	HASH_FIND(hh, s->entries, s->key.data, s->key.len, entry);
 	if (entry == NULL && (entry = add_entry(s, sum)) == NULL)
 		return false;
-	if (entry->sum.count == 0 && sum->count != 0)
+	if (is_zero(&entry->sum) && !is_zero(sum))
 	{
 		DL_APPEND(s->filled, entry);
 		s->n_filled++;
 	}
 	entry->sum.count += sum->count;
+	entry->sum.timed += sum->timed;
 	entry->sum.total_ms += sum->total_ms;
 	if (sum->max_ms > entry->sum.max_ms)
 		entry->sum.max_ms = sum->max_ms;
@@ -143,6 +150,7 @@ evp_sums_take(evp_sums_t *s, size_t most, evp_sums_cb cb, void *arg)
 		DL_DELETE(s->filled, entry);
 		s->n_filled--;
 		entry->sum.count = 0;
+		entry->sum.timed = 0;
 		entry->sum.total_ms = 0;
 		entry->sum.max_ms = 0;
 	}
@@ -157,7 +165,7 @@ evp_sums_forget(evp_sums_t *s)
 
 	HASH_ITER(hh, s->entries, entry, next)
 	{
-		if (entry->sum.count != 0)
+		if (!is_zero(&entry->sum))
 			continue;
 		HASH_DEL(s->entries, entry);
 		s->n--;

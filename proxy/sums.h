@@ -20,6 +20,7 @@ typedef struct evp_sum
 	evp_slice_t action;
 	evp_slice_t invoked;		/* empty: the handler itself */
 	int64_t		count;
+	int64_t		timed;			/* calls of which a service time was told */
 	int64_t		total_ms;
 	int64_t		max_ms;
 } evp_sum_t;

@@ -39,6 +39,7 @@ enum
 	P_ACTIONS,
 	P_INVOKED,
 	P_COUNTS,
+	P_TIMED,
 	P_TOTALS,
 	P_MAXIMA,
 	P_ARRAYS
@@ -101,7 +102,7 @@ evp_telemetry_notice(evp_telemetry_t *t, const evp_session_t *session, const evp
 {
 	const evp_session_info_t *info = evp_session_info(session);
 	evp_sum_t	sum = {.bundle = evp_slice_str(info->bundle),.version = info->bundle_version,.component = notice->component,
-	.action = notice->action,.invoked = evp_slice_str(""),.count = 1};
+	.action = notice->action,.invoked = evp_slice_str("")};
 	const char *reason;
 
 	if (notice->kind != EVP_NOTICE_SERVICE_TIME && notice->kind != EVP_NOTICE_INVOCATIONS)
@@ -116,11 +117,16 @@ evp_telemetry_notice(evp_telemetry_t *t, const evp_session_t *session, const evp
 		/* A bundle's clock may be set between the two. */
 		if (notice->end_ms > notice->start_ms && notice->start_ms > 0 && notice->end_ms - notice->start_ms <= MAX_SERVICE_MS)
 			sum.total_ms = sum.max_ms = notice->end_ms - notice->start_ms;
+		sum.timed = 1;
 		add(t, &sum);
 	}
 	else
 	{
+		/* One comes for each call, whatever it invoked; of commands and queries nothing else does. */
 		invoker_t	invoker = {.telemetry = t,.sum = sum};
+
+		sum.count = 1;
+		add(t, &sum);
 
 		if (evp_notice_invocations(notice, on_invocation, &invoker, &reason) < 0)
 			EVP_COUNT(telemetry_dropped);
@@ -148,6 +154,7 @@ put_sum(void *arg, const evp_sum_t *sum)
 	evp_pg_array_text(&t->array[P_ACTIONS], (const char *) sum->action.p, sum->action.n);
 	evp_pg_array_text(&t->array[P_INVOKED], (const char *) sum->invoked.p, sum->invoked.n);
 	evp_pg_array_int8(&t->array[P_COUNTS], sum->count);
+	evp_pg_array_int8(&t->array[P_TIMED], sum->timed);
 	evp_pg_array_int8(&t->array[P_TOTALS], sum->total_ms);
 	evp_pg_array_int8(&t->array[P_MAXIMA], sum->max_ms);
 }
@@ -157,7 +164,7 @@ static bool
 gather(evp_telemetry_t *t)
 {
 	static const uint32_t element[P_ARRAYS] = {EVP_OID_TEXT, EVP_OID_INT8, EVP_OID_TEXT, EVP_OID_TEXT, EVP_OID_TEXT,
-	EVP_OID_INT8, EVP_OID_INT8, EVP_OID_INT8};
+	EVP_OID_INT8, EVP_OID_INT8, EVP_OID_INT8, EVP_OID_INT8};
 	size_t		n = evp_sums_count(t->sums);
 
 	if (n == 0)
@@ -211,12 +218,12 @@ static void
 send_pending(evp_telemetry_t *t)
 {
 	static const Oid types[2 + P_ARRAYS] = {EVP_OID_UUID, EVP_OID_INT8, EVP_OID_TEXT_ARRAY, EVP_OID_INT8_ARRAY, EVP_OID_TEXT_ARRAY,
-	EVP_OID_TEXT_ARRAY, EVP_OID_TEXT_ARRAY, EVP_OID_INT8_ARRAY, EVP_OID_INT8_ARRAY, EVP_OID_INT8_ARRAY};
+	EVP_OID_TEXT_ARRAY, EVP_OID_TEXT_ARRAY, EVP_OID_INT8_ARRAY, EVP_OID_INT8_ARRAY, EVP_OID_INT8_ARRAY, EVP_OID_INT8_ARRAY};
 	char		number[24];
 	const char *values[2 + P_ARRAYS] = {t->source, number};
 	int			lengths[2 + P_ARRAYS];
 	int			formats[2 + P_ARRAYS] = {0, 0};
-	evp_db_statement_t statement = {.sql = "SELECT evento._telemetry($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+	evp_db_statement_t statement = {.sql = "SELECT evento._telemetry($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
 	.nparams = 2 + P_ARRAYS,.types = types,.values = values,.lengths = lengths,.formats = formats,
 	.deadline = evp_now(t->proxy) + STATEMENT_MS};
 

@@ -2048,7 +2048,8 @@ CREATE TABLE _handler_statistics (
   bundle_version bigint NOT NULL,
   component      text NOT NULL,
   action         text NOT NULL,         -- the payload that is handled, or Class::method of an invoker
-  handled        bigint NOT NULL,
+  handled        bigint NOT NULL,                   -- calls of which it was told what they invoked, be it nothing
+  timed          bigint NOT NULL,                   -- calls of which a service time was told
   total_ms       bigint NOT NULL,
   max_ms         bigint NOT NULL,
   first_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -2154,7 +2155,7 @@ COMMENT ON FUNCTION _connected(text, text) IS 'Whether an instance of a bundle i
 -- ---- what proxies call ----
 
 CREATE FUNCTION _telemetry(source uuid, number bigint, bundles text[], versions bigint[], components text[], actions text[], invoked text[],
-                           counts bigint[], totals bigint[], maxima bigint[]) RETURNS boolean
+                           counts bigint[], timed bigint[], totals bigint[], maxima bigint[]) RETURNS boolean
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
   at timestamptz := pg_catalog.clock_timestamp();
@@ -2169,16 +2170,16 @@ BEGIN
     RETURN false;
   END IF;
   -- In one order, so that proxies that add to the same rows wait for one another and no more.
-  INSERT INTO _handler_statistics AS h (hour, bundle, bundle_version, component, action, handled, total_ms, max_ms, first_at, last_at)
-  SELECT this_hour, u.bundle, u.version, u.component, u.action, pg_catalog.sum(u.n), pg_catalog.sum(u.total), pg_catalog.max(u.most), at, at
+  INSERT INTO _handler_statistics AS h (hour, bundle, bundle_version, component, action, handled, timed, total_ms, max_ms, first_at, last_at)
+  SELECT this_hour, u.bundle, u.version, u.component, u.action, pg_catalog.sum(u.n), pg_catalog.sum(u.timed), pg_catalog.sum(u.total), pg_catalog.max(u.most), at, at
     FROM ROWS FROM (pg_catalog.unnest(bundles), pg_catalog.unnest(versions), pg_catalog.unnest(components), pg_catalog.unnest(actions),
-                    pg_catalog.unnest(invoked), pg_catalog.unnest(counts), pg_catalog.unnest(totals), pg_catalog.unnest(maxima))
-           AS u (bundle, version, component, action, invoked, n, total, most)
+                    pg_catalog.unnest(invoked), pg_catalog.unnest(counts), pg_catalog.unnest(timed), pg_catalog.unnest(totals), pg_catalog.unnest(maxima))
+           AS u (bundle, version, component, action, invoked, n, timed, total, most)
    WHERE u.invoked = ''
    GROUP BY 2, 3, 4, 5
    ORDER BY u.bundle, u.version, u.component, u.action
     ON CONFLICT ON CONSTRAINT _handler_statistics_pkey DO UPDATE
-      SET handled = h.handled + excluded.handled, total_ms = h.total_ms + excluded.total_ms,
+      SET handled = h.handled + excluded.handled, timed = h.timed + excluded.timed, total_ms = h.total_ms + excluded.total_ms,
           max_ms = GREATEST(h.max_ms, excluded.max_ms), last_at = GREATEST(h.last_at, excluded.last_at);
   INSERT INTO _invocation_statistics AS i (hour, bundle, bundle_version, component, action, invoked, invocations, last_at)
   SELECT this_hour, u.bundle, u.version, u.component, u.action, u.invoked, pg_catalog.sum(u.n), at
@@ -2200,7 +2201,7 @@ BEGIN
   RETURN true;
 END
 $$;
-COMMENT ON FUNCTION _telemetry(uuid, bigint, text[], bigint[], text[], text[], text[], bigint[], bigint[], bigint[]) IS 'Adds what a proxy''s process has summed of handlers since it did so last: in the order of the arrays bundle, version, component and action; with an empty invoked how many calls were handled, the sum of their service times and the longest, in milliseconds; else how often they invoked that command or query. False where its number was there already: nothing is added then. Raises 55P03 where others keep it from the rows for half a second.';
+COMMENT ON FUNCTION _telemetry(uuid, bigint, text[], bigint[], text[], text[], text[], bigint[], bigint[], bigint[], bigint[]) IS 'Adds what a proxy''s process has summed of handlers since it did so last: in the order of the arrays bundle, version, component and action; with an empty invoked how many calls were handled, of how many the service time is known, the sum of these and the longest, in milliseconds; else how often they invoked that command or query. False where its number was there already: nothing is added then. Raises 55P03 where others keep it from the rows for half a second.';
 
 CREATE FUNCTION _reports(reports jsonb) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp SET lock_timeout = '500ms' AS $$
@@ -2298,7 +2299,7 @@ $$;
 COMMENT ON FUNCTION _ask_done(uuid, jsonb, boolean) IS 'A proxy brings the answer to a request to a consumer; failed: it is an exception, with throwable and message.';
 
 GRANT EXECUTE ON FUNCTION
-  _telemetry(uuid, bigint, text[], bigint[], text[], text[], text[], bigint[], bigint[], bigint[]), _reports(jsonb),
+  _telemetry(uuid, bigint, text[], bigint[], text[], text[], text[], bigint[], bigint[], bigint[], bigint[]), _reports(jsonb),
   _ask_take(bigint, bigint), _ask_done(uuid, jsonb, boolean)
   TO evento_proxy;
 GRANT EXECUTE ON FUNCTION _connected(text, text) TO evento_reader;
@@ -2306,20 +2307,21 @@ GRANT EXECUTE ON FUNCTION _connected(text, text) TO evento_reader;
 -- ---- views ----
 
 CREATE VIEW handler_history AS
-SELECT s.hour, s.bundle, s.bundle_version AS version, h.component_type, s.component, h.handler_type, s.action, s.handled,
-       pg_catalog.round(s.total_ms::numeric / NULLIF(s.handled, 0), 3) AS mean_ms, s.max_ms, s.total_ms, s.first_at, s.last_at
+SELECT s.hour, s.bundle, s.bundle_version AS version, h.component_type, s.component, h.handler_type, s.action, GREATEST(s.handled, s.timed) AS handled,
+       pg_catalog.round(s.total_ms::numeric / NULLIF(s.timed, 0), 3) AS mean_ms, CASE WHEN s.timed > 0 THEN s.max_ms END AS max_ms, s.total_ms, s.timed, s.first_at, s.last_at
   FROM _handler_statistics s
   LEFT JOIN LATERAL (SELECT d.component_type, d.handler_type FROM _handlers d
                       WHERE d.bundle = s.bundle AND d.bundle_version = s.bundle_version AND d.component = s.component AND d.payload = s.action
                       ORDER BY d.handler_type = 'EventSourcingHandler' LIMIT 1) h ON true;
-COMMENT ON VIEW handler_history IS 'What the handlers of bundles did in each hour of the last week: how many calls they handled, and their service times in milliseconds (mean, longest, sum), as bundles told of them; a bundle that tells of a part of its calls only (its performance rate) counts with these. action is the payload that is handled, or the method of an invoker; component_type and handler_type are NULL where discovery did not name the handler. A few seconds late.';
+COMMENT ON VIEW handler_history IS 'What the handlers of bundles did in each hour of the last week: how many calls they handled, and their service times in milliseconds (mean, longest, sum) where bundles told of these (timed: of how many; of events and invokers, not of commands and queries); a bundle that tells of a part of its calls only (its performance rate) counts with these. action is the payload that is handled, or the method of an invoker; component_type and handler_type are NULL where discovery did not name the handler. A few seconds late.';
 
 CREATE VIEW handler_statistics AS
 SELECT h.bundle, h.version, h.component_type, h.component, h.handler_type, h.action,
        pg_catalog.sum(h.handled)::bigint AS handled,
-       pg_catalog.round(pg_catalog.sum(h.total_ms) / NULLIF(pg_catalog.sum(h.handled), 0), 3) AS mean_ms,
+       pg_catalog.round(pg_catalog.sum(h.total_ms) / NULLIF(pg_catalog.sum(h.timed), 0), 3) AS mean_ms,
        pg_catalog.max(h.max_ms) AS max_ms,
        pg_catalog.sum(h.total_ms)::bigint AS total_ms,
+       pg_catalog.sum(h.timed)::bigint AS timed,
        pg_catalog.min(h.first_at) AS first_at,
        pg_catalog.max(h.last_at) AS last_at
   FROM handler_history h
