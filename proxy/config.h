@@ -57,6 +57,14 @@
 	X(BYTES, http_answer, "8MB", 1024, 268435456, "data of the events in one answer over HTTP, besides at least one event") \
 	X(BYTES, http_bytes, "256MB", 1048576, 1099511627776, "bodies and answers over HTTP in memory, all together") \
 	X(NUMBER, http_readers, "2", 1, 64, "reads of the log for HTTP at once") \
+	X(TEXT, bundle_tls, "off", 1, 16, "TLS on the bundle port: off or on") \
+	X(TEXT, internal_tls, "auto", 1, 16, "TLS between proxies: off, on, or auto: on where tls-cert is set; all proxies alike") \
+	X(TEXT, http_tls, "off", 1, 16, "TLS on the HTTP port: off or on") \
+	X(TEXT, tls_cert, "", 0, 4096, "file with the certificate of this proxy and those that lead to its CA, PEM") \
+	X(TEXT, tls_key, "", 0, 4096, "file with the certificate's private key, PEM without a passphrase") \
+	X(TEXT, tls_ca, "", 0, 4096, "file with the CAs that certificates of bundles and of other proxies must come from, PEM") \
+	X(TEXT, tls_client_cert, "none", 1, 16, "certificates of bundles: none, optional or required") \
+	X(TEXT, tls_min_version, "1.2", 1, 16, "oldest version of TLS that is spoken: 1.2 or 1.3") \
 	X(LEVEL, log_level, "info", 0, 0, "least level that is logged: error, warning, info or debug") \
 	X(FORMAT, log_format, "text", 0, 0, "how a line of the log is written: text or json") \
 	X(NUMBER, max_connections, "20000", 1, 1000000, "bundles' connections; more are refused") \

@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 
 #include "metrics.h"
+#include "tls.h"
 
 #define BATCH_FRAMES 64
 #define BATCH_BYTES	((size_t) 1024 * 1024)	/* a batch takes no further frame beyond this */
@@ -88,6 +89,7 @@ void
 evp_hub_init(evp_hub_t *hub, uv_loop_t *loop)
 {
 	hub->loop = loop;
+	hub->tls = NULL;
 	hub->dirty = NULL;
 	hub->conns = NULL;
 	hub->count = 0;
@@ -185,7 +187,10 @@ on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
 	}
 	conn->last_read = uv_now(conn->hub->loop);
 	evp_metrics.bytes_in += (uint64_t) nread;
-	take_bytes(conn, (const uint8_t *) buf->base, (size_t) nread);
+	if (conn->tls != NULL)
+		evp_tls_io_input(conn->tls, (const uint8_t *) buf->base, (size_t) nread);
+	else
+		take_bytes(conn, (const uint8_t *) buf->base, (size_t) nread);
 	if ((size_t) nread == EVP_CONN_READ_SIZE && !conn->closing)
 		pause_reading(conn);
 }
@@ -351,9 +356,9 @@ on_shutdown(uv_shutdown_t *request, int status)
 }
 
 static void
-on_written(uv_write_t *request, int status)
+on_batch_written(void *arg, int status)
 {
-	evp_batch_t *batch = request->data;
+	evp_batch_t *batch = arg;
 	evp_conn_t *conn = batch->conn;
 
 	conn->writing = NULL;
@@ -367,6 +372,12 @@ on_written(uv_write_t *request, int status)
 	}
 	conn->last_write = uv_now(conn->hub->loop);
 	flush(conn);
+}
+
+static void
+on_written(uv_write_t *request, int status)
+{
+	on_batch_written(request->data, status);
 }
 
 /* Drops the first n bytes from the buffers of a batch. */
@@ -386,7 +397,30 @@ batch_skip(evp_batch_t *batch, size_t n, unsigned *left)
 	return &batch->buf[i];
 }
 
-/* Writes what is queued, as much as the socket takes at once; the rest is libuv's until on_written. */
+/* Writes a batch, as much as the socket takes at once; the rest is libuv's until on_batch_written.  1: it is written; 0: it
+ * will be; else a libuv error. */
+static int
+write_batch(evp_conn_t *conn, evp_batch_t *batch)
+{
+	unsigned	left;
+	uv_buf_t   *rest;
+	int			rc;
+
+	if (conn->tls != NULL)
+		return evp_tls_io_write(conn->tls, batch->buf, batch->bufs, on_batch_written, batch);
+	rc = uv_try_write((uv_stream_t *) &conn->tcp, batch->buf, batch->bufs);
+	if (rc >= 0 && (size_t) rc == batch->bytes)
+		return 1;
+	if (rc < 0 && rc != UV_EAGAIN)
+		return rc;
+	if (rc > 0)
+		conn->last_write = uv_now(conn->hub->loop);
+	rest = batch_skip(batch, rc > 0 ? (size_t) rc : 0, &left);
+	batch->request.data = batch;
+	return uv_write(&batch->request, (uv_stream_t *) &conn->tcp, rest, left, on_written);
+}
+
+/* Writes what is queued, a batch at a time. */
 static void
 flush(evp_conn_t *conn)
 {
@@ -395,8 +429,6 @@ flush(evp_conn_t *conn)
 	while (conn->head != NULL && conn->writing == NULL && !conn->closing)
 	{
 		evp_batch_t *batch = hub->spare != NULL ? hub->spare : malloc(sizeof(*batch));
-		unsigned	left;
-		uv_buf_t   *rest;
 		int			rc;
 
 		hub->spare = NULL;
@@ -407,37 +439,61 @@ flush(evp_conn_t *conn)
 		}
 		batch_fill(conn, batch);
 		evp_metrics.bytes_out += batch->bytes;
-		rc = uv_try_write((uv_stream_t *) &conn->tcp, batch->buf, batch->bufs);
-		if (rc >= 0)
-			conn->last_write = uv_now(hub->loop);
-		if (rc >= 0 && (size_t) rc == batch->bytes)
+		rc = write_batch(conn, batch);
+		if (rc == 0)
 		{
-			batch_release(hub, batch);
-			continue;
+			conn->writing = batch;
+			break;
 		}
-		if (rc < 0 && rc != UV_EAGAIN)
-		{
-			batch_release(hub, batch);
-			conn->callbacks->on_broken(conn, uv_strerror(rc), false);
-			return;
-		}
-		rest = batch_skip(batch, rc > 0 ? (size_t) rc : 0, &left);
-		batch->request.data = batch;
-		rc = uv_write(&batch->request, (uv_stream_t *) &conn->tcp, rest, left, on_written);
+		batch_release(hub, batch);
 		if (rc < 0)
 		{
-			batch_release(hub, batch);
 			conn->callbacks->on_broken(conn, uv_strerror(rc), false);
 			return;
 		}
-		conn->writing = batch;
+		conn->last_write = uv_now(hub->loop);
 	}
 	if (conn->finishing && conn->head == NULL && conn->writing == NULL && !conn->shut && !conn->closing)
 	{
 		conn->shut = true;
+		if (conn->tls != NULL)
+			evp_tls_io_end(conn->tls);
 		if (uv_shutdown(&conn->shutdown, (uv_stream_t *) &conn->tcp, on_shutdown) < 0)
 			conn->callbacks->on_broken(conn, "closed by the peer", false);
 	}
+}
+
+/* ---- TLS ---- */
+
+static void
+on_plain(void *arg, const uint8_t *p, size_t n)
+{
+	take_bytes(arg, p, n);
+}
+
+static void
+on_tls_failed(void *arg, const char *reason, bool breach)
+{
+	evp_conn_t *conn = arg;
+
+	conn->callbacks->on_broken(conn, reason, breach);
+}
+
+/* 0, or a libuv error. */
+static int
+begin_tls(evp_conn_t *conn)
+{
+	static const evp_tls_io_callbacks_t callbacks = {NULL, on_plain, on_tls_failed};
+	SSL		   *ssl = evp_tls_session(conn->hub->tls, EVP_TLS_BUNDLE, false);
+
+	conn->tls = evp_tls_io_new(ssl, false, (uv_stream_t *) &conn->tcp, &callbacks, conn);
+	return conn->tls == NULL ? UV_ENOBUFS : 0;
+}
+
+char	  **
+evp_conn_cert_names(const evp_conn_t *conn)
+{
+	return conn->tls == NULL ? NULL : evp_tls_io_names(conn->tls);
 }
 
 /* ---- beginning and end ---- */
@@ -483,6 +539,8 @@ evp_conn_accept(evp_conn_t *conn, evp_hub_t *hub, uv_stream_t *listener, const e
 		name_peer(conn);
 		rc = uv_tcp_nodelay(&conn->tcp, 1);
 	}
+	if (rc == 0 && hub->tls != NULL)
+		rc = begin_tls(conn);
 	if (rc == 0)
 		rc = uv_read_start((uv_stream_t *) &conn->tcp, on_alloc, on_read);
 	if (rc < 0)
@@ -524,6 +582,8 @@ on_tcp_closed(uv_handle_t *handle)
 	/* Writes that were under way have been called back before this. */
 	free_outs(conn->head);
 	conn->head = conn->tail = NULL;
+	evp_tls_io_free(conn->tls);
+	conn->tls = NULL;
 	evp_wire_free(&conn->wire);
 	conn->callbacks->on_closed(conn);
 }

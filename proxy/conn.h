@@ -16,6 +16,8 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "proxy.h"
+#include "tls_io.h"
 #include "turn.h"
 #include "wire.h"
 
@@ -29,6 +31,7 @@ typedef struct evp_batch evp_batch_t;	/* frames that go out in one write */
 typedef struct evp_hub
 {
 	uv_loop_t  *loop;
+	evp_tls_t  *tls;			/* set by the owner, NULL: connections are clear */
 	evp_turn_t	turn;			/* sends what the turn has queued */
 	evp_conn_t *dirty;			/* have something to do then */
 	evp_conn_t *conns;			/* all that are open */
@@ -63,6 +66,7 @@ struct evp_conn
 	uv_tcp_t	tcp;
 	evp_hub_t  *hub;
 	const evp_conn_callbacks_t *callbacks;
+	evp_tls_io_t *tls;			/* NULL: clear */
 	evp_wire_t	wire;			/* the owner may change its limits */
 	char		peer[EVP_CONN_PEER_MAX];	/* address:port; may be read */
 	uint64_t	last_read;		/* evp_now times; may be read */
@@ -114,6 +118,9 @@ bool		evp_conn_has_left(const evp_conn_t *conn);
 
 /* Closes; on_closed follows in a later turn.  A second call does nothing. */
 void		evp_conn_close(evp_conn_t *conn);
+
+/* The names of the certificate that the peer has shown, see tls_io.h. */
+char	  **evp_conn_cert_names(const evp_conn_t *conn);
 
 /* When an unfinished frame or message is overdue, UINT64_MAX where there is none. */
 uint64_t	evp_conn_deadline(const evp_conn_t *conn);

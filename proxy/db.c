@@ -15,6 +15,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "pg_conn.h"
+#include "secrets.h"
 #include "turn.h"
 
 #define MODULE "db"
@@ -325,7 +326,9 @@ evp_db_new(evp_proxy_t *proxy)
 	db->params = evp_pg_params_new(config->database, name, error, sizeof(error));
 	if (db->params == NULL)
 	{
-		evp_log(EVP_LOG_ERROR, MODULE, NULL, "the setting database: %s", error);
+		/* What libpq says quotes parts of it. */
+		evp_log(EVP_LOG_ERROR, MODULE, NULL, "the setting database: %s",
+				evp_secrets_in(config->database) ? "it is no connection string, and not shown since it holds a password" : error);
 		free(db);
 		return NULL;
 	}

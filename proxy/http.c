@@ -22,6 +22,7 @@
 #include "metrics.h"
 #include "registry.h"
 #include "scrape.h"
+#include "tls.h"
 
 #define CONNECTION_MEMORY		((size_t) 32 * 1024)
 #define METRICS_MAX		((size_t) 1024 * 1024)
@@ -366,7 +367,7 @@ may(evp_http_request_t *request)
 	{
 		evp_http_add_header(request, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer realm=\"evento\"");
 		evp_http_refuse(request, MHD_HTTP_UNAUTHORIZED, "unauthorized", "Not without credentials",
-						"Beyond a loopback address events are open to those who may have them (setting http-api).");
+						"Beyond a loopback address a bearer token is asked for (evento.create_bundle_token), unless the setting http-api is open.");
 	}
 	else
 		evp_http_refuse(request, MHD_HTTP_FORBIDDEN, "forbidden", "Not with these credentials", NULL);
@@ -642,8 +643,9 @@ static struct MHD_Daemon *
 start_daemon(evp_http_t *http, int fd)
 {
 	const evp_config_t *config = &http->proxy->config;
+	const unsigned tls = evp_tls_on(http->proxy->tls, EVP_TLS_HTTP) ? MHD_USE_TLS : 0;
 
-	return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, http,
+	return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | tls, 0, NULL, NULL, on_request, http,
 							MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
 							MHD_OPTION_LISTEN_SOCKET, fd,
 							MHD_OPTION_URI_LOG_CALLBACK, on_target, http,
@@ -652,6 +654,7 @@ start_daemon(evp_http_t *http, int fd)
 							MHD_OPTION_CONNECTION_LIMIT, (unsigned) config->http_connections,
 							MHD_OPTION_CONNECTION_TIMEOUT, (unsigned) (config->http_timeout / 1000),
 							MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY,
+							MHD_OPTION_ARRAY, evp_tls_http_options(http->proxy->tls),
 							MHD_OPTION_END);
 }
 
@@ -696,7 +699,8 @@ evp_http_new(evp_proxy_t *proxy)
 	uv_timer_start(&http->tick, on_tick, TICK_MS, TICK_MS);
 	uv_poll_start(&http->poll, UV_READABLE, on_poll);
 	run(http);
-	evp_log(EVP_LOG_INFO, "http", NULL, "health, metrics and events at http://%s:%" PRIu64, config->http_address, config->http_port);
+	evp_log(EVP_LOG_INFO, "http", NULL, "health, metrics and events at %s://%s:%" PRIu64,
+			evp_tls_on(proxy->tls, EVP_TLS_HTTP) ? "https" : "http", config->http_address, config->http_port);
 	return http;
 }
 

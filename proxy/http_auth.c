@@ -1,13 +1,16 @@
 /*
  * http_auth.c
  *    Who may do what over HTTP.  Where the setting http-api is "open" everybody
- *    may; else only who comes to a loopback address.
+ *    may; else only who comes to a loopback address, or brings a token of the
+ *    database.
  */
 #include "http_auth.h"
 
 #include <arpa/inet.h>
 #include <string.h>
 #include <strings.h>
+
+#include "guard.h"
 
 /* Is it an address, or a name, that can only mean this machine? */
 static bool
@@ -47,11 +50,31 @@ names_loopback(const char *host)
 	return is_loopback(host, n);
 }
 
+static evp_http_role_t
+role_of(evp_access_http_t allowed)
+{
+	switch (allowed)
+	{
+		case EVP_ACCESS_HTTP_READ:
+			return EVP_HTTP_READ;
+		case EVP_ACCESS_HTTP_WRITE:
+			return EVP_HTTP_WRITE;
+		case EVP_ACCESS_HTTP_ADMIN:
+			return EVP_HTTP_ADMIN;
+		case EVP_ACCESS_HTTP_NONE:
+			break;
+	}
+	return EVP_HTTP_NONE;
+}
+
 evp_http_role_t
 evp_http_authorize(const evp_proxy_t *proxy, const evp_http_credentials_t *credentials)
 {
 	const evp_config_t *config = &proxy->config;
 
+	/* Who brings a token may do what that allows, and no more. */
+	if (credentials->authorization != NULL && strncasecmp(credentials->authorization, "Bearer ", 7) == 0)
+		return role_of(evp_guard_http(proxy->guard, evp_slice_str(credentials->authorization + 7)));
 	if (strcmp(config->http_api, "open") == 0)
 		return EVP_HTTP_ADMIN;
 	/* A page in a browser of this machine can make it ask under a name of the page's own: that name is then in Host. */

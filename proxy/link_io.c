@@ -10,6 +10,7 @@
 #include <utlist.h>
 
 #include "registry.h"
+#include "tls.h"
 
 #define BATCH_FRAMES	64
 #define FRAME_BUFS		(1 + EVP_PARTS_MAX)
@@ -28,6 +29,8 @@ struct evp_link_batch
 	evp_link_t *link;
 	evp_link_out_t *frames;
 	size_t		len;
+	unsigned	n;
+	uv_buf_t	bufs[BATCH_FRAMES * FRAME_BUFS];
 };
 
 static void on_resolved(uv_getaddrinfo_t *lookup, int status, struct addrinfo *found);
@@ -45,7 +48,11 @@ unpin(evp_link_t *link)
 static void
 on_handle_closed(uv_handle_t *handle)
 {
-	unpin(handle->data);
+	evp_link_t *link = handle->data;
+
+	evp_tls_io_free(link->tls);
+	link->tls = NULL;
+	unpin(link);
 }
 
 static void
@@ -119,10 +126,10 @@ new_link(evp_link_hub_t *hub, bool outgoing)
 
 static void write_more(evp_link_t *link);
 
+/* A batch is done with: written, or never to be. */
 static void
-on_written(uv_write_t *req, int status)
+end_batch(evp_link_batch_t *batch)
 {
-	evp_link_batch_t *batch = (evp_link_batch_t *) req;
 	evp_link_t *link = batch->link;
 
 	link->writing = NULL;
@@ -130,12 +137,27 @@ on_written(uv_write_t *req, int status)
 	link->last_write = evp_now(link->hub->proxy);
 	free_frames(batch->frames);
 	free(batch);
+}
+
+static void
+on_batch_written(void *arg, int status)
+{
+	evp_link_batch_t *batch = arg;
+	evp_link_t *link = batch->link;
+
+	end_batch(batch);
 	if (link->state == EVP_LINK_CLOSING)
 		return;
 	if (status < 0)
 		evp_link_close(link, uv_strerror(status));
 	else
 		write_more(link);
+}
+
+static void
+on_written(uv_write_t *req, int status)
+{
+	on_batch_written(req, status);
 }
 
 /* The next frame that may be written: before the link is up, greetings only. */
@@ -155,44 +177,66 @@ next_frame(evp_link_t *link)
 	return frame;
 }
 
-static void
-write_more(evp_link_t *link)
+/* Moves what may be written into a batch; NULL on lack of memory. */
+static evp_link_batch_t *
+make_batch(evp_link_t *link)
 {
-	uv_buf_t	bufs[BATCH_FRAMES * FRAME_BUFS];
-	unsigned	n = 0;
-	evp_link_batch_t *batch;
+	evp_link_batch_t *batch = malloc(sizeof *batch);
 	evp_link_out_t *frame;
 	evp_link_out_t **tail;
-	int			rc;
 
-	if (link->writing != NULL || (link->urgent == NULL && (link->state != EVP_LINK_UP || link->first == NULL)))
-		return;
-	batch = calloc(1, sizeof *batch);
 	if (batch == NULL)
-	{
-		evp_link_close(link, "out of memory");
-		return;
-	}
+		return NULL;
 	batch->link = link;
+	batch->frames = NULL;
+	batch->len = 0;
+	batch->n = 0;
 	tail = &batch->frames;
-	while (n <= (BATCH_FRAMES - 1) * FRAME_BUFS && (frame = next_frame(link)) != NULL)
+	while (batch->n <= (BATCH_FRAMES - 1) * FRAME_BUFS && (frame = next_frame(link)) != NULL)
 	{
 		frame->next = NULL;
 		*tail = frame;
 		tail = &frame->next;
 		batch->len += frame->len;
-		bufs[n++] = uv_buf_init((char *) frame->head.data, (unsigned) frame->head.len);
+		batch->bufs[batch->n++] = uv_buf_init((char *) frame->head.data, (unsigned) frame->head.len);
 		for (unsigned k = 0; k < frame->message.n; k++)
-			bufs[n++] = uv_buf_init((char *) frame->message.part[k].p, (unsigned) frame->message.part[k].n);
+			batch->bufs[batch->n++] = uv_buf_init((char *) frame->message.part[k].p, (unsigned) frame->message.part[k].n);
 	}
-	link->writing = batch;
-	rc = uv_write(&batch->req, (uv_stream_t *) &link->tcp, bufs, n, on_written);
-	if (rc != 0)
+	return batch;
+}
+
+/* 0: the batch will be called back; 1: it is written; else a libuv error. */
+static int
+write_batch(evp_link_t *link, evp_link_batch_t *batch)
+{
+	if (link->tls != NULL)
+		return evp_tls_io_write(link->tls, batch->bufs, batch->n, on_batch_written, batch);
+	return uv_write(&batch->req, (uv_stream_t *) &link->tcp, batch->bufs, batch->n, on_written);
+}
+
+static void
+write_more(evp_link_t *link)
+{
+	while (link->writing == NULL && (link->urgent != NULL || (link->state == EVP_LINK_UP && link->first != NULL)))
 	{
-		link->writing = NULL;
-		free_frames(batch->frames);
-		free(batch);
-		evp_link_close(link, uv_strerror(rc));
+		evp_link_batch_t *batch = make_batch(link);
+		int			rc;
+
+		if (batch == NULL)
+		{
+			evp_link_close(link, "out of memory");
+			return;
+		}
+		link->writing = batch;
+		rc = write_batch(link, batch);
+		if (rc == 0)
+			return;
+		end_batch(batch);
+		if (rc < 0)
+		{
+			evp_link_close(link, uv_strerror(rc));
+			return;
+		}
 	}
 }
 
@@ -415,22 +459,14 @@ take_frame(evp_link_t *link, const evp_blob_t *head, evp_blob_t *message)
 }
 
 static void
-on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
+take_bytes(void *arg, const uint8_t *p, size_t n)
 {
-	evp_link_t *link = stream->data;
-	const uint8_t *p = (const uint8_t *) buf->base;
-	size_t		n = nread > 0 ? (size_t) nread : 0;
+	evp_link_t *link = arg;
 	evp_blob_t *head;
 	evp_blob_t *message;
 	const char *reason = NULL;
 	int			rc;
 
-	if (nread < 0)
-	{
-		evp_link_close(link, nread == UV_EOF ? "closed by the other end" : uv_strerror((int) nread));
-		return;
-	}
-	link->last_read = evp_now(link->hub->proxy);
 	while (link->state != EVP_LINK_CLOSING && (rc = evp_link_feed(&link->reader, &p, &n, &head, &message, &reason)) != 0)
 	{
 		if (rc > 0)
@@ -445,6 +481,25 @@ on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
 			return;
 		}
 	}
+}
+
+static void
+on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
+{
+	evp_link_t *link = stream->data;
+
+	if (nread < 0)
+	{
+		evp_link_close(link, nread == UV_EOF ? "closed by the other end" : uv_strerror((int) nread));
+		return;
+	}
+	if (nread == 0)
+		return;
+	link->last_read = evp_now(link->hub->proxy);
+	if (link->tls != NULL)
+		evp_tls_io_input(link->tls, (const uint8_t *) buf->base, (size_t) nread);
+	else
+		take_bytes(link, (const uint8_t *) buf->base, (size_t) nread);
 }
 
 /* ---- connecting ---- */
@@ -473,11 +528,55 @@ note_peer(evp_link_t *link)
 	snprintf(link->peer, sizeof link->peer, "%s:%d", host, port);
 }
 
+/* The dialler's first turn, once the connection, and TLS where it is on, stands. */
+static void
+say_hello(evp_link_t *link)
+{
+	evp_link_greeting_t *g = &link->greeting;
+
+	g->dialler_id = evp_registry_proxy_id(link->hub->proxy->registry);
+	if (!make_nonce(g->dialler_nonce))
+	{
+		doom(link, "no nonce can be made");
+		return;
+	}
+	queue(link, &(evp_link_frame_t) {.type = EVP_LINK_HELLO,.nonce = g->dialler_nonce,.proxy_id = g->dialler_id}, NULL, true);
+}
+
+static void
+on_secured(void *arg)
+{
+	evp_link_t *link = arg;
+
+	/* The proofs to come are good for this TLS connection only, whatever certificate someone in between may have. */
+	link->greeting.bound = evp_tls_io_binding(link->tls, link->greeting.binding);
+	if (!link->greeting.bound)
+		doom(link, "TLS gives nothing to bind the greeting to");
+	else if (link->outgoing)
+		say_hello(link);
+}
+
+static void
+on_tls_failed(void *arg, const char *reason, bool breach)
+{
+	(void) breach;
+	evp_link_close(arg, reason);
+}
+
+static bool
+begin_tls(evp_link_t *link)
+{
+	static const evp_tls_io_callbacks_t callbacks = {on_secured, take_bytes, on_tls_failed};
+	SSL		   *ssl = evp_tls_session(link->hub->proxy->tls, EVP_TLS_INTERNAL, link->outgoing);
+
+	link->tls = evp_tls_io_new(ssl, link->outgoing, (uv_stream_t *) &link->tcp, &callbacks, link);
+	return link->tls != NULL;
+}
+
 /* Both ends: the connection stands. */
 static void
 start_greeting(evp_link_t *link)
 {
-	evp_link_greeting_t *g = &link->greeting;
 	int			rc;
 
 	link->state = EVP_LINK_GREETING;
@@ -490,15 +589,15 @@ start_greeting(evp_link_t *link)
 		doom(link, uv_strerror(rc));
 		return;
 	}
-	if (!link->outgoing)
-		return;
-	g->dialler_id = evp_registry_proxy_id(link->hub->proxy->registry);
-	if (!make_nonce(g->dialler_nonce))
+	if (evp_tls_on(link->hub->proxy->tls, EVP_TLS_INTERNAL))
 	{
-		doom(link, "no nonce can be made");
-		return;
+		if (!begin_tls(link))
+			doom(link, "out of memory");
+		else if (link->outgoing)
+			evp_tls_io_dial(link->tls);
 	}
-	queue(link, &(evp_link_frame_t) {.type = EVP_LINK_HELLO,.nonce = g->dialler_nonce,.proxy_id = g->dialler_id}, NULL, true);
+	else if (link->outgoing)
+		say_hello(link);
 }
 
 static void

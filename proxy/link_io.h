@@ -11,6 +11,7 @@
 
 #include "link_proto.h"
 #include "proxy.h"
+#include "tls_io.h"
 #include "turn.h"
 #include "wire.h"
 
@@ -64,6 +65,7 @@ struct evp_link
 	char		peer[128];		/* may be read: address:port, for the log */
 
 	uv_tcp_t	tcp;
+	evp_tls_io_t *tls;			/* NULL: clear */
 	uv_connect_t connect;
 	uv_getaddrinfo_t lookup;
 	char		port[8];

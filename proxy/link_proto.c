@@ -263,7 +263,7 @@ evp_link_feed(evp_link_reader_t *r, const uint8_t **p, size_t *n, evp_blob_t **h
 bool
 evp_link_prove(const evp_link_greeting_t *g, bool acceptor, const uint8_t *secret, size_t secret_len, uint8_t mac[EVP_LINK_MAC])
 {
-	uint8_t		text[32 + 2 * EVP_LINK_NONCE + 16];
+	uint8_t		text[32 + 2 * EVP_LINK_NONCE + 16 + EVP_LINK_BINDING];
 	uint8_t    *p = text;
 	const char *role = acceptor ? "evento link 1: acceptor" : "evento link 1: dialler";
 	unsigned	len = 0;
@@ -282,7 +282,13 @@ evp_link_prove(const evp_link_greeting_t *g, bool acceptor, const uint8_t *secre
 		p[i] = (uint8_t) ((uint64_t) g->dialler_id >> (56 - 8 * i));
 		p[8 + i] = (uint8_t) ((uint64_t) g->acceptor_id >> (56 - 8 * i));
 	}
-	return HMAC(EVP_sha256(), secret, (int) secret_len, text, sizeof text, mac, &len) != NULL && len == EVP_LINK_MAC;
+	p += 16;
+	if (g->bound)
+	{
+		memcpy(p, g->binding, EVP_LINK_BINDING);
+		p += EVP_LINK_BINDING;
+	}
+	return HMAC(EVP_sha256(), secret, (int) secret_len, text, (size_t) (p - text), mac, &len) != NULL && len == EVP_LINK_MAC;
 }
 
 bool

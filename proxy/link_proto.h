@@ -15,8 +15,9 @@
  *                                         <-  WELCOME
  *
  * mac is HMAC-SHA256 under the secret over a text that names the role of the one
- * who proves, both nonces and both numbers: what one end says is of no use in the
- * other's role or in another conversation.  Before an end is proven it may send
+ * who proves, both nonces, both numbers and what binds it to the TLS connection,
+ * where there is one: what one end says is of no use in the other's role or in
+ * another conversation, nor to someone in between.  Before an end is proven it may send
  * no message at all.
  *
  *    PING                                     both, at least every second
@@ -34,6 +35,7 @@
 #define EVP_LINK_VERSION		1
 #define EVP_LINK_NONCE			32
 #define EVP_LINK_MAC			32
+#define EVP_LINK_BINDING		32
 #define EVP_LINK_MAX_HEAD		2048
 /* More than the longest message that a bundle may send. */
 #define EVP_LINK_MAX_MESSAGE	((size_t) 300 * 1024 * 1024)
@@ -112,6 +114,8 @@ typedef struct evp_link_greeting
 	uint8_t		acceptor_nonce[EVP_LINK_NONCE];
 	int64_t		dialler_id;
 	int64_t		acceptor_id;
+	bool		bound;			/* the link speaks TLS */
+	uint8_t		binding[EVP_LINK_BINDING];	/* then what only this one connection has */
 } evp_link_greeting_t;
 
 /* The proof of one end. False where it cannot be computed. */

@@ -18,6 +18,7 @@
 #include "db.h"
 #include "drain.h"
 #include "feed.h"
+#include "guard.h"
 #include "http.h"
 #include "link.h"
 #include "locks.h"
@@ -28,9 +29,11 @@
 #include "reports.h"
 #include "requests.h"
 #include "router.h"
+#include "secrets.h"
 #include "server.h"
 #include "store.h"
 #include "telemetry.h"
+#include "tls.h"
 #include "uuid.h"
 #include "workers.h"
 
@@ -56,10 +59,10 @@ typedef struct process
 } process_t;
 
 /* Every module, in the order in which they are made. */
-#define MODULES(X) X(db) X(store) X(locks) X(registry) X(router) X(links) X(requests) X(feed) X(telemetry) X(reports) X(asks) \
-	X(commands) X(server) X(http)
+#define MODULES(X) X(tls) X(db) X(guard) X(store) X(locks) X(registry) X(router) X(links) X(requests) X(feed) X(telemetry) \
+	X(reports) X(asks) X(commands) X(server) X(http)
 #define MODULES_REVERSED(X) X(http) X(server) X(commands) X(asks) X(reports) X(telemetry) \
-	X(feed) X(requests) X(links) X(router) X(registry) X(locks) X(store) X(db)
+	X(feed) X(requests) X(links) X(router) X(registry) X(locks) X(store) X(guard) X(db) X(tls)
 
 static bool
 make_modules(evp_proxy_t *proxy)
@@ -294,6 +297,7 @@ main(int argc, char **argv)
 			break;
 	}
 	apply_settings(&proxy->config);
+	argv = evp_secrets_hide(argc, argv);
 	process.worker.number = -1;
 	if (proxy->config.workers > 1)
 	{

@@ -15,6 +15,7 @@
  *    bytes from other proxies      link.c -> router.c
  *    requests to consumers in SQL  asks.c
  *    who is where                  registry.c (kept in the database)
+ *    who may connect               guard.c (rules and tokens of the database)
  *    SQL                           db.c; on it store.c (append, load), locks.c
  */
 #ifndef EVP_PROXY_H
@@ -40,6 +41,8 @@ typedef struct evp_http evp_http_t;
 typedef struct evp_telemetry evp_telemetry_t;
 typedef struct evp_reports evp_reports_t;
 typedef struct evp_asks evp_asks_t;
+typedef struct evp_guard evp_guard_t;
+typedef struct evp_tls evp_tls_t;
 typedef struct evp_session evp_session_t;
 
 typedef struct evp_proxy
@@ -48,7 +51,9 @@ typedef struct evp_proxy
 	evp_config_t	config;
 	char			server_instance[128];	/* in WLC and as source of our REQs */
 	bool			draining;		/* it is about to stop, see drain.h */
+	evp_tls_t	   *tls;
 	evp_db_t	   *db;
+	evp_guard_t	   *guard;
 	evp_store_t	   *store;
 	evp_locks_t	   *locks;
 	evp_feed_t	   *feed;
@@ -70,8 +75,8 @@ typedef struct evp_proxy
  *     void evp_<module>_stop(evp_<module>_t *m);              closes its handles; the loop then runs until
  *                                                             all close callbacks are done
  *     void evp_<module>_free(evp_<module>_t *m);              after the loop has ended
- * in the order db, store, locks, registry, router, links, requests, feed,
- * telemetry, reports, asks, commands, server, http; stop and free in the reverse order.  At an orderly end
+ * in the order tls, db, guard, store, locks, registry, router, links, requests,
+ * feed, telemetry, reports, asks, commands, server, http; stop and free in the reverse order.  At an orderly end
  * main.c drains the proxy (drain.h), then calls evp_registry_leave, so that the
  * others stop sending to it, and stops the modules when that is done or 1 s has
  * passed.

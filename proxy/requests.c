@@ -369,12 +369,35 @@ start_query(evp_requests_t *requests, evp_request_t *request)
 	}
 }
 
+/* May the session that it came from, which the request of one that leaves does not know, send it?  What it is routed by
+ * counts, as does what it says it is. */
+static bool
+may_send(const evp_session_t *session, const evp_request_t *request)
+{
+	const evp_access_token_t *token = evp_session_info(session)->token;
+	evp_slice_t type = request->message.payload_type;
+	evp_slice_t name = request->graph.name;
+
+	if (token == NULL || token->may_send.p == NULL)
+		return true;
+	return !evp_slice_is_null(type) && evp_access_allows(&token->may_send, type) &&
+		(evp_slice_is_null(name) || evp_access_allows(&token->may_send, name));
+}
+
 static void
-dispatch(evp_requests_t *requests, evp_request_t *request)
+dispatch(evp_requests_t *requests, const evp_session_t *session, evp_request_t *request)
 {
 	evp_proxy_t *proxy = requests->proxy;
 	evp_slice_t type = request->message.payload_type;
 	char		text[700];
+
+	if (!may_send(session, request))
+	{
+		snprintf(text, sizeof(text), "the token of this bundle does not allow it to send %.*s", (int) (type.n > 512 ? 512 : type.n),
+				 type.p != NULL ? (const char *) type.p : "");
+		evp_request_fail(request, EVP_EX_SECURITY, text);
+		return;
+	}
 
 	switch (request->graph.kind)
 	{
@@ -501,7 +524,7 @@ take(evp_requests_t *requests, evp_caller_t *caller, evp_session_t *session, evp
 		return;
 	}
 	evp_request_ref(request);
-	dispatch(requests, request);
+	dispatch(requests, session, request);
 	evp_request_unref(request);
 }
 

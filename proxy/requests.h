@@ -53,6 +53,7 @@ void evp_request_answer(evp_request_t *request, const evp_slice_t *parts, size_t
 void evp_request_fail(evp_request_t *request, const char *exception_class, const char *message);
 
 #define EVP_EX_STATE	"java.lang.IllegalStateException"
+#define EVP_EX_SECURITY	"java.lang.SecurityException"
 #define EVP_EX_TIMEOUT	"com.evento.transport.RequestTimeoutException"
 #define EVP_EX_REFUSED	"com.evento.transport.TooManyPendingRequestsException"
 

@@ -10,6 +10,7 @@
 
 #include "listen.h"
 #include "log.h"
+#include "tls.h"
 
 #define REFUSAL_LOG_MS 1000		/* refusals for lack of room are logged once in so long */
 
@@ -114,6 +115,7 @@ evp_server_new(evp_proxy_t *proxy)
 		return NULL;
 	}
 	evp_hub_init(&server->hub, proxy->loop);
+	server->hub.tls = evp_tls_on(proxy->tls, EVP_TLS_BUNDLE) ? proxy->tls : NULL;
 	evp_server_reload(server);
 	/* Makes no socket, so it cannot fail. */
 	uv_tcp_init(proxy->loop, &server->listener);
@@ -126,7 +128,8 @@ evp_server_new(evp_proxy_t *proxy)
 				config->bundle_port, uv_strerror(rc));
 	if (rc < 0)
 		return NULL;			/* the process ends: nothing is taken down */
-	evp_log(EVP_LOG_INFO, "server", NULL, "bundles connect to %s port %" PRIu64, config->bundle_address, config->bundle_port);
+	evp_log(EVP_LOG_INFO, "server", NULL, "bundles connect to %s port %" PRIu64 "%s", config->bundle_address, config->bundle_port,
+			server->hub.tls != NULL ? " with TLS" : "");
 	return server;
 }
 
@@ -161,6 +164,12 @@ evp_server_free(evp_server_t *server)
 {
 	evp_hub_free(&server->hub);
 	free(server);
+}
+
+void
+evp_server_access_changed(evp_server_t *server)
+{
+	evp_session_access_changed(&server->hub);
 }
 
 void

@@ -19,6 +19,9 @@ void evp_server_reload(evp_server_t *server);
  * leave when they say hello. */
 void evp_server_drain(evp_server_t *server);
 
+/* From guard.c: the rules are others, or a token has expired.  Connections that are not let in any more are closed. */
+void evp_server_access_changed(evp_server_t *server);
+
 /* What waits to be sent, and what is unfinished input, of all connections, in bytes; and how many there are. */
 void evp_server_load(const evp_server_t *server, size_t *queued, size_t *held, size_t *connections);
 
@@ -27,6 +30,8 @@ void evp_server_load(const evp_server_t *server, size_t *queued, size_t *held, s
 int evp_session_accept(evp_proxy_t *proxy, evp_hub_t *hub, uv_stream_t *listener);
 /* Lets every bundle of a hub go. */
 void evp_session_leave_all(evp_hub_t *hub);
+/* Looks at every session of a hub again, after the rules have changed. */
+void evp_session_access_changed(evp_hub_t *hub);
 /* Ends every session of a hub. */
 void evp_session_close_all(evp_hub_t *hub, const char *reason);
 

@@ -17,6 +17,7 @@
 #include "conn.h"
 #include "discovery.h"
 #include "feed.h"
+#include "guard.h"
 #include "log.h"
 #include "metrics.h"
 #include "notice.h"
@@ -55,6 +56,11 @@ struct evp_session
 	uint64_t	last_ping;
 	int64_t		ping_sequence;
 	uint64_t	wakes_at;		/* what the timer is set to, 0: not set */
+	evp_access_address_t address;
+	bool		has_token;		/* a hello with one has come */
+	uint8_t		token_hash[EVP_ACCESS_HASH];
+	char	  **cert_names;		/* of its certificate, NULL: it has none, or has said no hello yet */
+	evp_blob_t *hello;			/* that waits for the access rules to be known */
 	char		peer[PEER_MAX];	/* for the log */
 };
 
@@ -92,6 +98,8 @@ unpin(evp_session_t *session)
 	if (--session->pins > 0)
 		return;
 	free_names(&session->info);
+	evp_blob_unref(session->hello);
+	free(session->cert_names);
 	free(session->info.bundle);
 	free(session->info.instance);
 	free(session);
@@ -136,6 +144,7 @@ end_session(evp_session_t *session, evp_log_level_t level, const char *reason)
 	uv_close((uv_handle_t *) &session->timer, on_timer_closed);
 	if (session->info.welcomed && !session->leaving)
 		take_out(session);
+	session->info.token = NULL;	/* it is not looked after any more */
 }
 
 /* Ends a session whose peer broke the protocol. */
@@ -262,6 +271,7 @@ next_wake(const evp_session_t *session)
 }
 
 static void on_timer(uv_timer_t *timer);
+static void on_late_hello(evp_session_t *session);
 
 /* Sets the timer where what is next is earlier than what it is set to; a later one is found when it fires. */
 static void
@@ -295,6 +305,12 @@ on_timer(uv_timer_t *timer)
 	char		reason[96];
 
 	session->wakes_at = 0;
+	if (session->hello != NULL && evp_guard_ready(session->proxy->guard))
+	{
+		on_late_hello(session);
+		set_timer(session);
+		return;
+	}
 	if (session->finished_at != 0 && now >= session->finished_at + FINISH_MS)
 	{
 		end_session(session, EVP_LOG_DEBUG, "rejected");
@@ -434,13 +450,23 @@ welcome(evp_session_t *session, const evp_message_t *hello)
 	set_timer(session);
 }
 
+/* Why a bundle is not let in, NULL where it is.  Takes note of the token that lets it in. */
+static const char *
+check_access(evp_session_t *session, evp_slice_t bundle)
+{
+	evp_access_peer_t peer = {.address = session->address,.bundle = bundle,
+	.token_hash = session->has_token ? session->token_hash : NULL,.cert_names = (const char *const *) session->cert_names};
+
+	return evp_guard_check(session->proxy->guard, &peer, &session->info.token);
+}
+
 static void
 on_hello(evp_session_t *session, const evp_message_t *hello)
 {
 	const char *trouble;
 	char		reason[96];
 
-	if (session->info.welcomed)
+	if (session->info.welcomed || session->hello != NULL)
 	{
 		end_for_breach(session, "second hello on one connection");
 		return;
@@ -461,12 +487,66 @@ on_hello(evp_session_t *session, const evp_message_t *hello)
 	if (trouble == NULL)
 		trouble = id_trouble(hello->instance_id, false);
 	if (trouble != NULL)
+	{
 		reject(session, hello, "UNKNOWN_BUNDLE", trouble);
+		return;
+	}
+	if (!evp_guard_ready(session->proxy->guard))
+	{
+		session->hello = evp_blob_ref(hello->blob);
+		return;
+	}
+	session->has_token = evp_access_hash(hello->auth_token, session->token_hash);
+	free(session->cert_names);
+	session->cert_names = evp_conn_cert_names(&session->conn);
+	trouble = check_access(session, hello->bundle_id);
+	if (trouble != NULL)
+		reject(session, hello, "AUTH_FAILED", trouble);
 	else
 		welcome(session, hello);
 }
 
+/* The hello that has waited for the access rules. */
+static void
+on_late_hello(evp_session_t *session)
+{
+	evp_blob_t *blob = session->hello;
+	evp_message_t hello;
+	const char *reason;
+
+	session->hello = NULL;
+	if (evp_message_decode(&hello, blob, &reason) < 0)
+		end_session(session, EVP_LOG_ERROR, "no memory for its hello");
+	else
+	{
+		on_hello(session, &hello);
+		evp_message_free(&hello);
+	}
+	evp_blob_unref(blob);
+}
+
 /* ---- notifications ---- */
+
+/* Does its token allow a bundle all these names?  Ends the session where not. */
+static bool
+may_register(evp_session_t *session, const evp_registration_t *registration)
+{
+	const evp_access_token_t *token = session->info.token;
+	char		text[300];
+
+	for (size_t i = 0; token != NULL && i < registration->n_names; i++)
+	{
+		evp_slice_t name = registration->names[i];
+
+		if (evp_access_allows(&token->may_register, name))
+			continue;
+		snprintf(text, sizeof(text), "registers %.*s, which its token does not allow", (int) (name.n > 200 ? 200 : name.n),
+				 (const char *) name.p);
+		end_for_breach(session, text);
+		return false;
+	}
+	return true;
+}
 
 static void
 on_registration(evp_session_t *session, const evp_message_t *ntf)
@@ -487,6 +567,11 @@ on_registration(evp_session_t *session, const evp_message_t *ntf)
 	{
 		evp_registration_free(&registration);
 		end_for_breach(session, "registers more payload names than max-names");
+		return;
+	}
+	if (!may_register(session, &registration))
+	{
+		evp_registration_free(&registration);
 		return;
 	}
 	count = registration.n_names;
@@ -724,6 +809,16 @@ on_broken(evp_conn_t *conn, const char *reason, bool breach)
 
 static const evp_conn_callbacks_t conn_callbacks = {on_message, on_unfinished, on_broken, on_conn_closed};
 
+static void
+note_address(evp_session_t *session)
+{
+	struct sockaddr_storage address;
+	int			len = sizeof(address);
+
+	if (uv_tcp_getpeername(&session->conn.tcp, (struct sockaddr *) &address, &len) == 0)
+		evp_access_address(&session->address, (struct sockaddr *) &address);
+}
+
 int
 evp_session_accept(evp_proxy_t *proxy, evp_hub_t *hub, uv_stream_t *listener)
 {
@@ -740,6 +835,7 @@ evp_session_accept(evp_proxy_t *proxy, evp_hub_t *hub, uv_stream_t *listener)
 	session->timer.data = session;
 	rc = evp_conn_accept(&session->conn, hub, listener, &conn_callbacks);
 	snprintf(session->peer, sizeof(session->peer), "%s", session->conn.peer);
+	note_address(session);
 	if (rc < 0)
 	{
 		end_session(session, EVP_LOG_DEBUG, uv_strerror(rc));
@@ -784,6 +880,32 @@ evp_session_leave_all(evp_hub_t *hub)
 	{
 		next = conn->next;
 		leave(SESSION_OF(conn));
+	}
+}
+
+void
+evp_session_access_changed(evp_hub_t *hub)
+{
+	evp_conn_t *next;
+
+	for (evp_conn_t *conn = hub->conns; conn != NULL; conn = next)
+	{
+		evp_session_t *session = SESSION_OF(conn);
+		const char *why;
+
+		next = conn->next;
+		if (session->hello != NULL)
+		{
+			/* Not from within: it may supersede the one that is next. */
+			session->wakes_at = evp_now(session->proxy);
+			uv_timer_start(&session->timer, on_timer, 0, 0);
+			continue;
+		}
+		if (!session->info.welcomed)
+			continue;
+		why = check_access(session, evp_slice_str(session->info.bundle));
+		if (why != NULL)
+			end_session(session, EVP_LOG_WARNING, why);
 	}
 }
 

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "access.h"
 #include "buf.h"
 #include "message.h"
 #include "proxy.h"
@@ -29,6 +30,7 @@ typedef struct evp_session_info
 	uint64_t		local_no;		/* rises with every welcomed session of this process */
 	int64_t			session_no;		/* the database's number, 0 until registered there */
 	void		   *node;			/* registry.c's */
+	const evp_access_token_t *token;	/* that it was let in by, NULL: another way; its limits hold */
 } evp_session_info_t;
 
 const evp_session_info_t *evp_session_info(const evp_session_t *session);

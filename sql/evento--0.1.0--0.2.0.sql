@@ -2003,6 +2003,161 @@ GRANT EXECUTE ON PROCEDURE
   TO evento_admin;
 
 -- ---------------------------------------------------------------------------
+-- Access: who may connect to the proxies
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE _access_rules (
+  rule_number integer NOT NULL PRIMARY KEY DEFERRABLE INITIALLY IMMEDIATE,
+  address     cidr,                                 -- NULL: any
+  bundle      text NOT NULL CHECK (octet_length(bundle) BETWEEN 1 AND 512),
+  method      text NOT NULL CHECK (method IN ('trust', 'token', 'cert', 'reject'))
+);
+COMMENT ON TABLE _access_rules IS 'Who may connect to the proxies, read in the order of the numbers, which have no gaps; the first rule that fits decides. No rule at all lets everybody in.';
+
+CREATE TABLE _bundle_tokens (
+  token_id     uuid NOT NULL DEFAULT gen_random_uuid() PRIMARY KEY,
+  hash         bytea NOT NULL UNIQUE CHECK (octet_length(hash) = 32),  -- SHA-256 of the token's text
+  bundle       text NOT NULL CHECK (octet_length(bundle) BETWEEN 1 AND 512),
+  begins_with  text NOT NULL,
+  expires_at   timestamptz,                         -- NULL: never
+  may_register text[],                              -- NULL: anything
+  may_send     text[],
+  http         text NOT NULL CHECK (http IN ('none', 'read', 'write', 'admin')),
+  created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+  created_by   text NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE _bundle_tokens IS 'Tokens by which bundles and HTTP clients are known, as hashes.';
+
+SELECT pg_catalog.pg_extension_config_dump('_access_rules', '');
+SELECT pg_catalog.pg_extension_config_dump('_bundle_tokens', '');
+
+CREATE VIEW access_rules AS
+SELECT r.rule_number, r.address, r.bundle, r.method FROM _access_rules r ORDER BY r.rule_number;
+COMMENT ON VIEW access_rules IS 'Who may connect to the proxies: the first rule whose address range (NULL: any) and pattern of bundle (* stands for any characters) fit decides. Where there are rules and none fits, the bundle is rejected; where there is none at all, everybody is let in.';
+
+CREATE VIEW bundle_tokens AS
+SELECT t.token_id, t.bundle, t.begins_with, t.expires_at, t.expires_at <= pg_catalog.clock_timestamp() IS TRUE AS expired, t.may_register, t.may_send, t.http, t.created_at, t.created_by
+  FROM _bundle_tokens t;
+COMMENT ON VIEW bundle_tokens IS 'Tokens that were given out and not dropped: for which bundle, how the token begins, when it expires (NULL: never), the names it may register and send (NULL: any) and what it may do over HTTP (none, read, write, admin).';
+
+CREATE FUNCTION add_access_rule(address cidr, bundle text, method text, rule_number integer DEFAULT NULL) RETURNS integer
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  rules integer;
+BEGIN
+  IF bundle IS NULL OR octet_length(bundle) NOT BETWEEN 1 AND 512 THEN
+    RAISE EXCEPTION 'the pattern of bundles must be 1 to 512 bytes long' USING ERRCODE = 'invalid_parameter_value', HINT = '* fits every bundle.';
+  END IF;
+  IF method IS NULL OR method NOT IN ('trust', 'token', 'cert', 'reject') THEN
+    RAISE EXCEPTION 'unknown method "%"', method USING ERRCODE = 'invalid_parameter_value', HINT = 'There are trust, token, cert and reject.';
+  END IF;
+  LOCK TABLE _access_rules IN SHARE ROW EXCLUSIVE MODE;
+  SELECT count(*) INTO rules FROM _access_rules;
+  IF rules >= 1000 THEN
+    RAISE EXCEPTION 'there are 1000 access rules already' USING ERRCODE = 'program_limit_exceeded';
+  END IF;
+  IF add_access_rule.rule_number NOT BETWEEN 1 AND rules + 1 THEN
+    RAISE EXCEPTION 'rule number % is out of range', add_access_rule.rule_number USING ERRCODE = 'invalid_parameter_value',
+      DETAIL = format('There are %s rules.', rules);
+  END IF;
+  rule_number := COALESCE(add_access_rule.rule_number, rules + 1);
+  UPDATE _access_rules r SET rule_number = r.rule_number + 1 WHERE r.rule_number >= add_access_rule.rule_number;
+  INSERT INTO _access_rules (rule_number, address, bundle, method)
+    VALUES (add_access_rule.rule_number, add_access_rule.address, add_access_rule.bundle, add_access_rule.method);
+  PERFORM pg_notify('evento_access', '');
+  RETURN rule_number;
+END
+$$;
+COMMENT ON FUNCTION add_access_rule(cidr, text, text, integer) IS
+'Adds a rule of who may connect to the proxies, in force at every proxy once the transaction commits: bundles from an address range (NULL: any), with an id that fits a pattern (* stands for any characters), are let in (trust), need a token made for them (token), need a TLS client certificate with their id as its common name or a DNS name (cert), or are refused (reject). The rules are read top down and the first that fits decides; once there is a rule, what fits none is refused. rule_number: where in the list; what is there and behind moves down; NULL: at the end. Gives the number. Connections that the rules let in no longer are closed. At most 1000 rules (54000).';
+
+CREATE FUNCTION drop_access_rule(rule_number integer) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+BEGIN
+  LOCK TABLE _access_rules IN SHARE ROW EXCLUSIVE MODE;
+  DELETE FROM _access_rules r WHERE r.rule_number = drop_access_rule.rule_number;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'there is no access rule %', rule_number USING ERRCODE = 'undefined_object';
+  END IF;
+  UPDATE _access_rules r SET rule_number = r.rule_number - 1 WHERE r.rule_number > drop_access_rule.rule_number;
+  PERFORM pg_notify('evento_access', '');
+END
+$$;
+COMMENT ON FUNCTION drop_access_rule(integer) IS 'Drops a rule of who may connect; those behind it move up. Raises 42704 where there is none of that number. Dropping the last one lets everybody in.';
+
+CREATE FUNCTION create_bundle_token(bundle text, expires timestamptz DEFAULT NULL, may_register text[] DEFAULT NULL, may_send text[] DEFAULT NULL,
+                                    http text DEFAULT 'none') RETURNS text
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  token text;
+  name text;
+BEGIN
+  IF bundle IS NULL OR octet_length(bundle) NOT BETWEEN 1 AND 512 THEN
+    RAISE EXCEPTION 'the bundle''s id must be 1 to 512 bytes long' USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  IF http IS NULL OR http NOT IN ('none', 'read', 'write', 'admin') THEN
+    RAISE EXCEPTION 'unknown right over HTTP "%"', http USING ERRCODE = 'invalid_parameter_value', HINT = 'There are none, read, write and admin.';
+  END IF;
+  IF expires <= clock_timestamp() THEN
+    RAISE EXCEPTION 'the token would have expired already' USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  IF cardinality(may_register) > 1000 OR cardinality(may_send) > 1000 THEN
+    RAISE EXCEPTION 'a token takes at most 1000 names' USING ERRCODE = 'program_limit_exceeded';
+  END IF;
+  FOREACH name IN ARRAY COALESCE(may_register, '{}') || COALESCE(may_send, '{}') LOOP
+    IF name IS NULL OR octet_length(name) NOT BETWEEN 1 AND 512 THEN
+      RAISE EXCEPTION 'a name that a token may register or send must be 1 to 512 bytes long' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+  END LOOP;
+  LOCK TABLE _bundle_tokens IN SHARE ROW EXCLUSIVE MODE;
+  IF (SELECT count(*) FROM _bundle_tokens) >= 10000 THEN
+    RAISE EXCEPTION 'there are 10000 tokens already' USING ERRCODE = 'program_limit_exceeded', HINT = 'Drop those that have expired.';
+  END IF;
+  -- 366 bits of the server's strong random numbers, condensed to 256.
+  token := 'evt_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex');
+  INSERT INTO _bundle_tokens (hash, bundle, begins_with, expires_at, may_register, may_send, http)
+    VALUES (sha256(convert_to(token, 'UTF8')), create_bundle_token.bundle, left(token, 12), expires, create_bundle_token.may_register,
+            create_bundle_token.may_send, create_bundle_token.http);
+  PERFORM pg_notify('evento_access', '');
+  RETURN token;
+END
+$$;
+COMMENT ON FUNCTION create_bundle_token(text, timestamptz, text[], text[], text) IS
+'Makes a token for a bundle and gives it, this once: only its SHA-256 is stored. A connection that a rule of method token applies to has to send one that was made for its bundle. expires: when it and the connections made with it end (NULL: never). may_register, may_send: names of payloads that the bundle may handle and ask for (* stands for any characters; NULL: any). http: what the token may do as a bearer token over HTTP: none, read, write or admin. At most 10000 tokens (54000).';
+
+CREATE FUNCTION drop_bundle_token(token_id uuid) RETURNS void
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+BEGIN
+  DELETE FROM _bundle_tokens t WHERE t.token_id = drop_bundle_token.token_id;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'there is no token %', token_id USING ERRCODE = 'undefined_object';
+  END IF;
+  PERFORM pg_notify('evento_access', '');
+END
+$$;
+COMMENT ON FUNCTION drop_bundle_token(uuid) IS 'Revokes a token (the view bundle_tokens has its id): it is of no use any more once the transaction commits, and the connections made with it are closed. Raises 42704 where there is none.';
+
+CREATE FUNCTION _access(OUT rule_number integer, OUT address text, OUT bundle text, OUT method text, OUT hash bytea, OUT expires_in bigint,
+                        OUT may_register text[], OUT may_send text[], OUT http text)
+  RETURNS SETOF record
+  LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+  SELECT r.rule_number, r.address::text, r.bundle, r.method, NULL::bytea, NULL::bigint, NULL::text[], NULL::text[], NULL::text FROM _access_rules r
+  UNION ALL
+  SELECT NULL, NULL, t.bundle, NULL, t.hash,
+         CASE WHEN isfinite(t.expires_at) THEN ceil(extract(epoch FROM t.expires_at - clock_timestamp()) * 1000)::bigint END, t.may_register, t.may_send, t.http
+    FROM _bundle_tokens t WHERE t.expires_at IS NULL OR t.expires_at > clock_timestamp()
+   ORDER BY 1
+$$;
+COMMENT ON FUNCTION _access() IS 'For proxies: the access rules in their order, then (rule_number NULL) the tokens that have not expired, with the milliseconds until they do (expires_in, NULL: never).';
+
+REVOKE ALL ON FUNCTION add_access_rule(cidr, text, text, integer), drop_access_rule(integer), create_bundle_token(text, timestamptz, text[], text[], text),
+  drop_bundle_token(uuid), _access() FROM PUBLIC;
+GRANT SELECT ON access_rules, bundle_tokens TO evento_admin;
+GRANT EXECUTE ON FUNCTION add_access_rule(cidr, text, text, integer), drop_access_rule(integer), create_bundle_token(text, timestamptz, text[], text[], text),
+  drop_bundle_token(uuid) TO evento_admin;
+GRANT EXECUTE ON FUNCTION _access() TO evento_proxy;
+
+-- ---------------------------------------------------------------------------
 -- Privileges: nothing for PUBLIC
 -- ---------------------------------------------------------------------------
 

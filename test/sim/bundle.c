@@ -37,6 +37,7 @@ free_bundle(sim_bundle_t *b)
 {
 	evp_wire_free(&b->wire);
 	evp_buf_free(&b->out);
+	evp_buf_free(&b->sealing);
 	free(b);
 }
 
@@ -66,6 +67,8 @@ on_tcp_closed(uv_handle_t *h)
 {
 	sim_bundle_t *b = h->data;
 
+	evp_tls_io_free(b->tls);
+	b->tls = NULL;
 	b->pins--;
 	if (b->closing)
 	{
@@ -120,18 +123,64 @@ on_written(uv_write_t *req, int status)
 		lost(b, uv_strerror(status));
 }
 
+static void
+make_dirty(sim_bundle_t *b)
+{
+	if (b->dirty)
+		return;
+	b->dirty = true;
+	b->next_dirty = dirty;
+	dirty = b;
+}
+
+static void
+on_sealed(void *arg, int status)
+{
+	sim_bundle_t *b = arg;
+
+	b->busy = false;
+	evp_buf_free(&b->sealing);
+	if (status < 0 && status != UV_ECANCELED)
+		lost(b, uv_strerror(status));
+	else if (status == 0 && b->out.len > 0)
+		make_dirty(b);
+}
+
+/* The same for a connection with TLS, which takes one write at a time. */
+static void
+seal(sim_bundle_t *b)
+{
+	int			rc;
+
+	if (b->busy)
+		return;
+	b->busy = true;
+	b->sealing = b->out;
+	evp_buf_init(&b->out, MAX_OUT);
+	b->sealing_buf = uv_buf_init((char *) b->sealing.data, (unsigned) b->sealing.len);
+	rc = evp_tls_io_write(b->tls, &b->sealing_buf, 1, on_sealed, b);
+	if (rc != 0)
+		on_sealed(b, rc < 0 ? rc : 0);
+}
+
 void
 sim_bundles_flush(void)
 {
 	while (dirty != NULL)
 	{
 		sim_bundle_t *b = dirty;
-		write_req_t *w = malloc(sizeof(*w));
+		write_req_t *w;
 		uv_buf_t	buf;
 		int			rc;
 
 		dirty = b->next_dirty;
 		b->dirty = false;
+		if (b->tls != NULL && !b->out.failed)
+		{
+			seal(b);
+			continue;
+		}
+		w = malloc(sizeof(*w));
 		if (w == NULL || b->out.failed)
 		{
 			free(w);
@@ -164,12 +213,7 @@ put(sim_bundle_t *b, const evp_message_t *m)
 	else
 		evp_wire_frame(&b->out, one.data, one.len);
 	evp_buf_free(&one);
-	if (!b->dirty)
-	{
-		b->dirty = true;
-		b->next_dirty = dirty;
-		dirty = b;
-	}
+	make_dirty(b);
 }
 
 bool
@@ -258,22 +302,10 @@ on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf)
 }
 
 static void
-on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
+take_bytes(void *arg, const uint8_t *p, size_t left)
 {
-	sim_bundle_t *b = s->data;
-	const uint8_t *p = (const uint8_t *) buf->base;
-	size_t		left;
+	sim_bundle_t *b = arg;
 
-	if (n < 0)
-	{
-		/* The peer has ended its side only: it takes what is queued. */
-		if (n == UV_EOF)
-			sim_bundles_flush();
-		if (!uv_is_closing((uv_handle_t *) &b->tcp))
-			lost(b, uv_strerror((int) n));
-		return;
-	}
-	left = (size_t) n;
 	for (;;)
 	{
 		evp_blob_t *blob;
@@ -305,10 +337,67 @@ on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
 }
 
 static void
+on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
+{
+	sim_bundle_t *b = s->data;
+
+	if (n < 0)
+	{
+		/* The peer has ended its side only: it takes what is queued. */
+		if (n == UV_EOF)
+			sim_bundles_flush();
+		if (!uv_is_closing((uv_handle_t *) &b->tcp))
+			lost(b, uv_strerror((int) n));
+	}
+	else if (n > 0 && b->tls != NULL)
+		evp_tls_io_input(b->tls, (const uint8_t *) buf->base, (size_t) n);
+	else if (n > 0)
+		take_bytes(b, (const uint8_t *) buf->base, (size_t) n);
+}
+
+/* The token for a bundle; null where none was given. */
+static evp_slice_t
+token_of(const sim_bundle_t *b)
+{
+	size_t		len = strlen(b->bundle);
+
+	for (unsigned i = 0; i < b->sim->n_tokens; i++)
+	{
+		const char *token = b->sim->tokens[i];
+
+		if (strncmp(token, b->bundle, len) == 0 && token[len] == '=')
+			return evp_slice_str(token + len + 1);
+	}
+	return evp_slice_of(NULL, 0);
+}
+
+static void
+say_hello(void *arg)
+{
+	sim_bundle_t *b = arg;
+	evp_message_t hello = {.type = EVP_HEL,.has_correlation = true,.protocol_version = EVP_PROTOCOL_VERSION};
+
+	evp_uuid_v4(hello.correlation);
+	hello.bundle_id = evp_slice_str(b->bundle);
+	hello.instance_id = evp_slice_str(b->instance);
+	hello.bundle_version = evp_slice_str("1");
+	hello.auth_token = token_of(b);
+	hello.timestamp_ms = sim_now_ms();
+	put(b, &hello);
+}
+
+static void
+on_tls_failed(void *arg, const char *reason, bool breach)
+{
+	(void) breach;
+	lost(arg, reason);
+}
+
+static void
 on_connected(uv_connect_t *req, int status)
 {
+	static const evp_tls_io_callbacks_t callbacks = {say_hello, take_bytes, on_tls_failed};
 	sim_bundle_t *b = req->data;
-	evp_message_t hello = {.type = EVP_HEL,.has_correlation = true,.protocol_version = EVP_PROTOCOL_VERSION};
 
 	if (status < 0)
 	{
@@ -318,12 +407,16 @@ on_connected(uv_connect_t *req, int status)
 	}
 	uv_tcp_nodelay(&b->tcp, 1);
 	uv_read_start((uv_stream_t *) &b->tcp, on_alloc, on_read);
-	evp_uuid_v4(hello.correlation);
-	hello.bundle_id = evp_slice_str(b->bundle);
-	hello.instance_id = evp_slice_str(b->instance);
-	hello.bundle_version = evp_slice_str("1");
-	hello.timestamp_ms = sim_now_ms();
-	put(b, &hello);
+	if (b->sim->tls == NULL)
+	{
+		say_hello(b);
+		return;
+	}
+	b->tls = evp_tls_io_new(SSL_new(b->sim->tls), true, (uv_stream_t *) &b->tcp, &callbacks, b);
+	if (b->tls == NULL)
+		lost(b, "out of memory");
+	else
+		evp_tls_io_dial(b->tls);
 }
 
 static void

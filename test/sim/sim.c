@@ -46,6 +46,10 @@ static const char help[] =
 "  --run NAME              part of every order's name (random)\n"
 "  --allow-failures        failed requests are counted, and do not fail the run\n"
 "  --telemetry             handlers and consumers tell what they do, and answer to it\n"
+"  --tls-ca FILE           TLS to the proxies, whose certificates come from this CA\n"
+"  --tls-cert FILE         and a certificate of our own\n"
+"  --tls-key FILE          with its key\n"
+"  --token BUNDLE=TOKEN    a token for the hello of a bundle; may be given several times\n"
 "  --help                  this\n"
 "\n"
 "Exit status 0: all checks held.  1: some did not, or a request failed.  2: wrong use.\n";
@@ -143,6 +147,20 @@ addresses(const char *name, const char *list, sim_address_t *out)
 	return n;
 }
 
+/* TLS to the proxies, whose certificates come from a CA; cert and key: our own, or NULL. */
+static void
+use_tls(const char *ca, const char *cert, const char *key)
+{
+	sim.tls = SSL_CTX_new(TLS_client_method());
+	if (sim.tls == NULL || SSL_CTX_load_verify_locations(sim.tls, ca, NULL) != 1)
+		wrong_use("--tls-ca", ca);
+	SSL_CTX_set_verify(sim.tls, SSL_VERIFY_PEER, NULL);
+	if (cert != NULL && SSL_CTX_use_certificate_chain_file(sim.tls, cert) != 1)
+		wrong_use("--tls-cert", cert);
+	if (key != NULL && SSL_CTX_use_PrivateKey_file(sim.tls, key, SSL_FILETYPE_PEM) != 1)
+		wrong_use("--tls-key", key);
+}
+
 static void
 options(int argc, char **argv)
 {
@@ -152,8 +170,12 @@ options(int argc, char **argv)
 		{"kind", 1, NULL, 'k'}, {"orders", 1, NULL, 'o'}, {"payload", 1, NULL, 'b'},
 		{"snapshot-every", 1, NULL, 'e'}, {"seconds", 1, NULL, 's'}, {"count", 1, NULL, 'n'},
 		{"timeout", 1, NULL, 't'}, {"run", 1, NULL, 'r'}, {"allow-failures", 0, NULL, 'a'},
-		{"telemetry", 0, NULL, 'T'}, {"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}
+		{"telemetry", 0, NULL, 't' + 256}, {"tls-ca", 1, NULL, 'A'}, {"tls-cert", 1, NULL, 'T'}, {"tls-key", 1, NULL, 'K'},
+		{"token", 1, NULL, 'x'}, {"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}
 	};
+	const char *tls_ca = NULL;
+	const char *tls_cert = NULL;
+	const char *tls_key = NULL;
 	bool		seconds_given = false;
 	int			o;
 
@@ -173,7 +195,15 @@ options(int argc, char **argv)
 			case 'n': sim.count = number("--count", optarg, UINT64_MAX / 2); break;
 			case 't': sim.timeout_ms = (unsigned) number("--timeout", optarg, 3600000); break;
 			case 'a': sim.allow_failures = true; break;
-			case 'T': sim.telemetry = true; break;
+			case 't' + 256: sim.telemetry = true; break;
+			case 'A': tls_ca = optarg; break;
+			case 'T': tls_cert = optarg; break;
+			case 'K': tls_key = optarg; break;
+			case 'x':
+				if (sim.n_tokens == SIM_MAX_TOKENS || strchr(optarg, '=') == NULL)
+					wrong_use("--token (BUNDLE=TOKEN)", optarg);
+				sim.tokens[sim.n_tokens++] = optarg;
+				break;
 			case 'r':
 				if (strlen(optarg) == 0 || strlen(optarg) >= sizeof(sim.run) || strspn(optarg, "abcdefghijklmnopqrstuvwxyz0123456789") != strlen(optarg))
 					wrong_use("--run (lower case letters and digits)", optarg);
@@ -197,6 +227,8 @@ options(int argc, char **argv)
 		}
 	if (optind < argc)
 		wrong_use("unexpected argument", argv[optind]);
+	if (tls_ca != NULL)
+		use_tls(tls_ca, tls_cert, tls_key);
 	if (sim.n_proxies == 0)
 		sim.n_proxies = addresses("--proxies", "127.0.0.1:3030", sim.proxies);
 	if (sim.n_handler_proxies == 0)

@@ -25,10 +25,12 @@
 
 #include "../../proxy/buf.h"
 #include "../../proxy/message.h"
+#include "../../proxy/tls_io.h"
 #include "../../proxy/uuid.h"
 #include "../../proxy/wire.h"
 
 #define SIM_MAX_PROXIES 16
+#define SIM_MAX_TOKENS	8
 #define SIM_REVISIONS	64		/* acknowledgements remembered per order, for delays */
 
 /* ---- stats.c: a histogram of microseconds, about 3 % wide a bucket ---- */
@@ -94,6 +96,9 @@ typedef struct sim
 	sim_kind_t	kind;
 	bool		allow_failures;
 	bool		telemetry;
+	SSL_CTX    *tls;			/* NULL: connections are clear */
+	const char *tokens[SIM_MAX_TOKENS];	/* "bundle=token" */
+	unsigned	n_tokens;
 	char		run[64];		/* part of every order's name */
 
 	/* the run */
@@ -149,6 +154,10 @@ struct sim_bundle
 	bool		closing;
 
 	uv_tcp_t	tcp;
+	evp_tls_io_t *tls;			/* NULL: clear */
+	evp_buf_t	sealing;		/* what is being written by it */
+	uv_buf_t	sealing_buf;
+	bool		busy;			/* it is writing */
 	uv_timer_t	timer;			/* dial again */
 	uv_getaddrinfo_t resolve;
 	uv_connect_t connect;

@@ -5,6 +5,7 @@
  */
 #include "unit.h"
 
+#include "guard.h"
 #include "http_auth.h"
 #include "http_render.h"
 
@@ -111,6 +112,36 @@ test_problems(void **state)
 	}
 }
 
+/* The tokens of the database, as the guard knows them. */
+evp_access_http_t
+evp_guard_http(const evp_guard_t *guard, evp_slice_t token)
+{
+	(void) guard;
+	return evp_slice_is(token, "reader") ? EVP_ACCESS_HTTP_READ : evp_slice_is(token, "writer") ? EVP_ACCESS_HTTP_WRITE : EVP_ACCESS_HTTP_NONE;
+}
+
+/* A token counts wherever the request comes from, and for no more than it allows. */
+static void
+test_tokens(void **state)
+{
+	static const struct
+	{
+		const char *authorization;
+		evp_http_role_t role;
+	}			cases[] = {{"Bearer reader", EVP_HTTP_READ}, {"bearer writer", EVP_HTTP_WRITE}, {"Bearer  writer", EVP_HTTP_NONE},
+	{"Bearer ", EVP_HTTP_NONE}, {"Bearer nobody", EVP_HTTP_NONE}};
+
+	(void) state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		for (int where = 0; where < 2; where++)
+		{
+			evp_proxy_t proxy = {.config = {.http_address = where ? "127.0.0.1" : "10.0.0.1",.http_api = "closed"}};
+
+			if (evp_http_authorize(&proxy, &(evp_http_credentials_t) {.authorization = cases[i].authorization}) != cases[i].role)
+				fail_msg("case %zu", i);
+		}
+}
+
 static void
 test_authorize(void **state)
 {
@@ -141,7 +172,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_event), cmocka_unit_test(test_sse), cmocka_unit_test(test_times), cmocka_unit_test(test_problems),
-		cmocka_unit_test(test_authorize)
+		cmocka_unit_test(test_authorize), cmocka_unit_test(test_tokens)
 	};
 
 	return cmocka_run_group_tests_name("http_render", tests, NULL, NULL);

@@ -279,6 +279,15 @@ test_proofs(void **state)
 		dialler[i] ^= 1;
 	}
 	/* Without a secret nothing is proven. */
+	/* Over TLS a proof is good for that connection only, and not without. */
+	other = g;
+	other.bound = true;
+	assert_false(evp_link_proven(&other, false, secret, sizeof secret, dialler));
+	assert_true(evp_link_prove(&other, false, secret, sizeof secret, dialler));
+	assert_true(evp_link_proven(&other, false, secret, sizeof secret, dialler));
+	assert_false(evp_link_proven(&g, false, secret, sizeof secret, dialler));
+	other.binding[EVP_LINK_BINDING - 1] = 1;
+	assert_false(evp_link_proven(&other, false, secret, sizeof secret, dialler));
 	assert_false(evp_link_prove(&g, false, NULL, 0, dialler));
 	assert_false(evp_link_proven(&g, false, secret, 0, dialler));
 }

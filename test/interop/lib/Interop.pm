@@ -238,7 +238,7 @@ sub restart_postgres
 
 # ---- proxies ----
 
-# Makes a proxy with ports of its own and starts it.
+# Makes a proxy with ports of its own and starts it.  flags: more of the command line.
 sub add_proxy
 {
 	my ($self, $name, %flags) = @_;

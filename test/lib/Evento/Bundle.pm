@@ -9,7 +9,8 @@ use warnings;
 use Carp qw(croak);
 use IO::Select;
 use IO::Socket::INET;
-use Socket qw(SOL_SOCKET SO_LINGER SO_RCVBUF);
+use POSIX ();
+use Socket qw(AF_UNIX PF_UNSPEC SOCK_STREAM SOL_SOCKET SO_LINGER SO_RCVBUF);
 use Time::HiRes qw(time);
 
 use Evento::Cbor;
@@ -18,26 +19,69 @@ use constant MESSAGE => 'com.evento.common.modeling.messaging.message';
 
 my $counter = 0;
 
-# Connects.  port; rcvbuf: a small receive buffer, for a peer that does not read.
+# Connects.  port; rcvbuf: a small receive buffer, for a peer that does not read; tls: { ca, cert, key, args }.
 sub new
 {
 	my ($class, $port, %opt) = @_;
+	my $self = bless { port => $port, in => '', queue => [], chunks => {}, closed => 0 }, $class;
+	if ($opt{tls})
+	{
+		$self->{socket} = $self->tunnel(%{ $opt{tls} });
+		$self->{peer} = 'unknown';
+		return $self;
+	}
 	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Proto => 'tcp', Timeout => 5)
 	  or croak "cannot connect to port $port: $@";
 	setsockopt($socket, SOL_SOCKET, SO_RCVBUF, pack('i', $opt{rcvbuf})) if $opt{rcvbuf};
-	my $self = bless { socket => $socket, port => $port, in => '', queue => [], chunks => {}, closed => 0 }, $class;
+	$self->{socket} = $socket;
 	$self->{peer} = '127.0.0.1:' . $socket->sockport;
 	return $self;
 }
 
+# Lets openssl speak TLS to the port, and gives the clear end of it.
+sub tunnel
+{
+	my ($self, %tls) = @_;
+	my @args = ('-connect', "127.0.0.1:$self->{port}", '-quiet', '-nocommands', '-no_ign_eof', '-verify_return_error');
+	push @args, '-CAfile', $tls{ca} if $tls{ca};
+	push @args, '-cert', $tls{cert}, '-key', $tls{key} if $tls{cert};
+	push @args, @{ $tls{args} // [] };
+	socketpair(my $ours, my $theirs, AF_UNIX, SOCK_STREAM, PF_UNSPEC) or croak "socketpair: $!";
+	my $pid = fork // croak "fork: $!";
+	if (!$pid)
+	{
+		CORE::close($ours);
+		open(STDIN, '<&', $theirs) or POSIX::_exit(127);
+		open(STDOUT, '>&', $theirs) or POSIX::_exit(127);
+		open(STDERR, '>', '/dev/null') or POSIX::_exit(127);
+		exec 'openssl', 's_client', @args or POSIX::_exit(127);
+	}
+	CORE::close($theirs);
+	$self->{tunnel} = $pid;
+	return $ours;
+}
+
+# Ends the process that speaks TLS.
+sub DESTROY
+{
+	my ($self) = @_;
+	local $?;
+	if (my $pid = delete $self->{tunnel})
+	{
+		kill 'KILL', $pid;
+		waitpid $pid, 0;
+	}
+	return;
+}
+
 # Connects and says hello, registers, describes itself and enables; waits for the welcome.
-# bundle, instance, names, enable (1).
+# bundle, instance, token, names, enable (1), tls.
 sub connected
 {
 	my ($class, $port, %opt) = @_;
-	my $self = $class->new($port);
+	my $self = $class->new($port, tls => $opt{tls});
 	$self->hello(%opt);
-	my $welcome = $self->recv('WLC') or croak 'no welcome';
+	my $welcome = $self->recv('WLC') or croak 'no welcome' . ($self->{queue}[0] ? ": $self->{queue}[0]{'@t'} " . ($self->{queue}[0]{reason} // '') : '');
 	$self->{welcome} = $welcome;
 	$self->register(@{ $opt{names} // [] });
 	$self->discovery;
@@ -99,7 +143,7 @@ sub hello
 	$self->{bundle} = $opt{bundle} // 'test';
 	$self->{instance} = $opt{instance} // ('instance-' . unpack('H*', uuid()));
 	return $self->send_message('@t' => 'HEL', correlationId => \uuid(), protocolVersion => int_($opt{version} // 2), bundleId => $self->{bundle},
-		instanceId => $self->{instance}, bundleVersion => '1', capabilities => [], authToken => undef, timestampMs => now_ms());
+		instanceId => $self->{instance}, bundleVersion => '1', capabilities => [], authToken => $opt{token}, timestampMs => now_ms());
 }
 
 sub notify

@@ -28,6 +28,7 @@ sub fill
 	$node->safe_psql($db, q{SELECT evento._discover('orders', 3, '{"description": "Orders", "handlers": [{"componentType": "Aggregate", "componentName": "A", "handlerType": "H", "handledPayload": "Create"}], "payloadInfo": {"Create": {"domain": "sales", "line": 5}}}')});
 	$node->safe_psql($db, q{SELECT count(*) FROM evento._lock_take((SELECT max(proxy_id) FROM evento.proxies), '{l}', '{30000}')});
 	# What later versions have.
+	$node->safe_psql($db, q{SELECT evento.add_access_rule('10.0.0.0/8', 'orders*', 'token'), evento.create_bundle_token('orders', may_send => '{Create}')}) if has($node, $db, 'evento.add_access_rule');
 	$node->safe_psql($db, q{SELECT evento.tombstone_stream('s-4')}) if has($node, $db, 'evento.tombstone_stream');
 	$node->safe_psql($db, q{SELECT evento.erase_stream('s-5', 'asked for')}) if has($node, $db, 'evento.erase_stream');
 	$node->safe_psql($db, q{UPDATE evento._streams SET tombstone = true, deleted_version = 60, deleted_at = now() WHERE name = 's-6'});
@@ -104,6 +105,7 @@ sub of
 		class_of => q{SELECT evento._class_of('T')});
 	# Of a consumer all but what follows from the clock and from later events.
 	$views{consumers} = 'SELECT consumer, position, epoch, owner, lease_until, context, types, categories, created_at, claimed_at, acked_at, owner_pid, application FROM evento.consumers ORDER BY consumer' if has($node, $db, 'evento.consumer_claim');
+	$views{access_rules} = q{SELECT * FROM evento.access_rules} if has($node, $db, 'evento.add_access_rule');
 	$views{imports} = 'SELECT * FROM evento.imports ORDER BY source' if has($node, $db, 'evento.import_message_db');
 	$views{stream_metadata} = q{SELECT s, evento.stream_metadata(s)::text FROM unnest('{s-7,s-8,s-9}'::text[]) s} if has($node, $db, 'evento.set_stream_metadata');
 	$contents{"view $_"} = $node->safe_psql($db, "SELECT count(*) || ' rows ' || COALESCE(md5(string_agg(t::text, E'\\n')), '') FROM ($views{$_}) t") for keys %views;

@@ -131,8 +131,11 @@ sub run
 sub get
 {
 	my ($self, $path, $method) = @_;
-	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{http}, Timeout => 2) or return (0, '');
-	print $socket +($method // 'GET') . " $path HTTP/1.0\r\n\r\n";
+	my $tls = ($self->{flags}{'http-tls'} // 'off') eq 'on' && Evento::Bundle->new($self->{http}, tls => { ca => $self->{flags}{'tls-ca'} });
+	my $socket = $tls ? $tls->{socket} : IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{http}, Timeout => 2);
+	return (0, '') if !$socket;
+	local $SIG{PIPE} = 'IGNORE';
+	syswrite $socket, ($method // 'GET') . " $path HTTP/1.0\r\n\r\n";
 	my $text = do { local $/; <$socket> } // '';
 	my ($head, $body) = split /\r\n\r\n/, $text, 2;
 	return ($head // '') =~ m{^HTTP/1\.\d (\d+)} ? ($1, $body) : (0, '');

@@ -125,6 +125,8 @@ is(misfit(JSON::PP->new->decode($first->{text}), { '$ref' => '#/components/schem
 $stream->close;
 is($shut->get($_)->{status}, 401, "$_ is closed beyond a loopback address") for '/cluster', '/events', '/streams/s';
 is($shut->post('/streams/s', $event)->{status}, 401, 'as is an append');
+is($shut->get($_, Authorization => 'Bearer nothing')->{status}, 403, "$_ is so to an unknown token") for '/cluster', '/events', '/streams/s';
+is($shut->post('/streams/s', $event, Authorization => 'Bearer nothing')->{status}, 403, 'as is an append');
 my $caller = $wide->bundle(bundle => 'caller', instance => 'c1');
 $caller->command('Change', 'order-1');
 ok($bundle->recv('REQ'), 'a command is open');

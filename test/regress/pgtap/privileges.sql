@@ -47,7 +47,11 @@ INSERT INTO objects (kind, name, lowest, statement) VALUES
   ('function', '_discover', 'proxy', $$SELECT evento._discover('b', 1, '{}')$$), ('function', '_class_seen', 'proxy', $$SELECT evento._class_seen('t', 'c')$$),
   ('function', '_class_of', 'proxy', $$SELECT evento._class_of('t')$$), ('function', '_lock_take', 'proxy', $$SELECT * FROM evento._lock_take(1, '{l}', '{1}')$$),
   ('function', '_lock_poll', 'proxy', 'SELECT * FROM evento._lock_poll(ARRAY[1]::bigint[])'), ('function', '_lock_release', 'proxy', 'SELECT evento._lock_release(ARRAY[1]::bigint[])'),
-  ('function', '_lock_keep', 'proxy', 'SELECT evento._lock_keep(1, ARRAY[]::bigint[])');
+  ('function', '_lock_keep', 'proxy', 'SELECT evento._lock_keep(1, ARRAY[]::bigint[])'),
+  -- access
+  ('relation', 'access_rules', 'admin', NULL), ('relation', 'bundle_tokens', 'admin', NULL), ('function', '_access', 'proxy', NULL),
+  ('function', 'add_access_rule', 'admin', $$SELECT evento.add_access_rule('10.0.0.0/8', '*', 'trust')$$), ('function', 'drop_access_rule', 'admin', NULL),
+  ('function', 'create_bundle_token', 'admin', $$SELECT evento.create_bundle_token('b')$$), ('function', 'drop_bundle_token', 'admin', NULL);
 INSERT INTO objects (kind, name, lowest, statement, expected) VALUES
   -- streams
   ('function', 'tombstone_stream', 'admin', $$SELECT evento.tombstone_stream('p-1')$$, false), ('function', 'erase_stream', 'admin', $$SELECT evento.erase_stream('p-1', 'why')$$, false),

@@ -13,7 +13,8 @@ SELECT results_eq($$
   SELECT p.proname || '(' || pg_get_function_arguments(p.oid) || ')' || COALESCE(' ' || pg_get_function_result(p.oid), '') COLLATE "C"
     FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.proname NOT LIKE '\_%' ORDER BY 1$$,
   $$VALUES
-  ('append(stream text, type text, data json, metadata json DEFAULT NULL::json, expected bigint DEFAULT NULL::bigint, id uuid DEFAULT NULL::uuid, context text DEFAULT ''default''::text, class text DEFAULT NULL::text, kind text DEFAULT ''domain''::text) bigint' COLLATE "C"),
+  ('add_access_rule(address cidr, bundle text, method text, rule_number integer DEFAULT NULL::integer) integer' COLLATE "C"),
+  ('append(stream text, type text, data json, metadata json DEFAULT NULL::json, expected bigint DEFAULT NULL::bigint, id uuid DEFAULT NULL::uuid, context text DEFAULT ''default''::text, class text DEFAULT NULL::text, kind text DEFAULT ''domain''::text) bigint'),
   ('append_batch(appends bytea) TABLE(outcome text, first_version bigint, last_version bigint, detail text)'),
   ('append_events(stream text, events evento.new_event[], expected bigint DEFAULT NULL::bigint) bigint'),
   ('consumer_ack(name text, "position" bigint, epoch bigint, after bigint DEFAULT NULL::bigint) boolean'),
@@ -27,9 +28,12 @@ SELECT results_eq($$
   ('consumer_reset(name text, "position" bigint) bigint'),
   ('consumer_retry_event(IN consumer text, IN "position" bigint, IN retry boolean DEFAULT true, IN instance text DEFAULT NULL::text, IN timeout interval DEFAULT ''00:00:10''::interval, INOUT success boolean DEFAULT NULL::boolean)'),
   ('consumer_status(IN consumer text, IN instance text DEFAULT NULL::text, IN timeout interval DEFAULT ''00:00:10''::interval, INOUT status jsonb DEFAULT NULL::jsonb)'),
+  ('create_bundle_token(bundle text, expires timestamp with time zone DEFAULT NULL::timestamp with time zone, may_register text[] DEFAULT NULL::text[], may_send text[] DEFAULT NULL::text[], http text DEFAULT ''none''::text) text'),
   ('create_index(IN what text)'),
   ('delete_stream(stream text, expected bigint DEFAULT NULL::bigint) bigint'),
   ('doctor() SETOF evento.finding'),
+  ('drop_access_rule(rule_number integer) void'),
+  ('drop_bundle_token(token_id uuid) void'),
   ('drop_index(IN what text)'),
   ('drop_snapshots(stream text) boolean'),
   ('erase_stream(stream text, reason text) bigint'),
@@ -48,7 +52,7 @@ SELECT results_eq($$
   ('tombstone_stream(stream text, expected bigint DEFAULT NULL::bigint) bigint'),
   ('wait(IN after bigint, IN timeout interval DEFAULT ''00:00:30''::interval, INOUT watermark bigint DEFAULT NULL::bigint)'),
   ('watermark() bigint')$$, 'functions and procedures');
-SELECT views_are('evento', ARRAY['appending', 'bundles', 'consumers', 'erasures', 'events', 'executors', 'handler_history', 'handler_statistics', 'handlers', 'imports', 'indexes', 'invocations', 'payloads', 'proxies', 'stats', 'streams']);
+SELECT views_are('evento', ARRAY['access_rules', 'appending', 'bundle_tokens', 'bundles', 'consumers', 'erasures', 'events', 'executors', 'handler_history', 'handler_statistics', 'handlers', 'imports', 'indexes', 'invocations', 'payloads', 'proxies', 'stats', 'streams']);
 SELECT columns_are('evento', 'events', ARRAY['position', 'stream', 'version', 'id', 'type', 'context', 'kind', 'data', 'metadata', 'class', 'timestamp', 'recorded_at', 'force_telemetry', 'category']);
 SELECT columns_are('evento', 'streams', ARRAY['stream', 'category', 'version', 'first_recorded_at', 'last_recorded_at', 'deleted_at', 'tombstone', 'metadata', 'metadata_revision']);
 SELECT columns_are('evento', 'appending', ARRAY['pid', 'first_position', 'transaction_age', 'user', 'application_name', 'state', 'wait_event_type', 'wait_event', 'query']);
@@ -61,7 +65,7 @@ SELECT is_empty($$SELECT indexrelid::regclass FROM pg_index WHERE indrelid = 'ev
 -- ---- what it may do to queries ----
 
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.proparallel = 's' AND p.provolatile = 'v'$$, 'nothing that writes may run in parallel');
-SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'evento'::regnamespace AND l.lanname <> 'c' AND p.proname NOT LIKE '\_%' AND p.proname NOT LIKE 'consumer\_%' AND p.proname NOT LIKE 'import\_%' AND p.proname <> 'doctor'$$, 'what users call of the log is C, but what diagnoses');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'evento'::regnamespace AND l.lanname <> 'c' AND p.proname NOT LIKE '\_%' AND p.proname NOT LIKE 'consumer\_%' AND p.proname NOT LIKE 'import\_%' AND p.proname NOT LIKE '%\_access\_rule' AND p.proname NOT LIKE '%\_bundle\_token' AND p.proname <> 'doctor'$$, 'what users call of the log is C, but what diagnoses');
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'evento'::regnamespace AND p.prosecdef AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search\_path=pg\_catalog, evento, pg\_temp')$$, 'SECURITY DEFINER functions pin search_path');
 
 -- ---- comments ----
@@ -102,8 +106,8 @@ SELECT is_member_of('evento_proxy', ARRAY['evento_admin']);
 -- ---- what a dump takes along ----
 
 SELECT results_eq($$SELECT unnest(extconfig)::regclass::text COLLATE "C" FROM pg_extension WHERE extname = 'evento' ORDER BY 1$$,
-  $$VALUES ('evento._bundles' COLLATE "C"), ('evento._checkpoints'), ('evento._classes'), ('evento._consumers'), ('evento._erasures'), ('evento._events'), ('evento._handlers'), ('evento._identity'), ('evento._imports'), ('evento._indexes'), ('evento._jumps'), ('evento._payloads'), ('evento._positions'), ('evento._snapshots'), ('evento._stream_metadata'), ('evento._streams')$$,
-  'the log and the catalogue are dumped, the secret, leases and the watermark are not');
+  $$VALUES ('evento._access_rules' COLLATE "C"), ('evento._bundle_tokens'), ('evento._bundles'), ('evento._checkpoints'), ('evento._classes'), ('evento._consumers'), ('evento._erasures'), ('evento._events'), ('evento._handlers'), ('evento._identity'), ('evento._imports'), ('evento._indexes'), ('evento._jumps'), ('evento._payloads'), ('evento._positions'), ('evento._snapshots'), ('evento._stream_metadata'), ('evento._streams')$$,
+  'the log, the catalogue and who has access are dumped, the secret, leases and the watermark are not');
 SELECT is((SELECT seqincrement || ' ' || seqmin || ' ' || seqcycle FROM pg_sequence WHERE seqrelid = 'evento._positions'::regclass), '1024 1 false', 'positions are reserved 1024 at a time');
 SELECT is((SELECT tgenabled FROM pg_trigger WHERE tgrelid = 'evento._events'::regclass AND tgname = '_events_loaded'), 'A', 'rows of a restore are noticed always');
 SELECT is((SELECT count(*) FROM pg_proc WHERE pronamespace = 'evento'::regnamespace AND prosecdef AND proowner <> (SELECT extowner FROM pg_extension WHERE extname = 'evento')), 0::bigint, 'all belongs to who made the extension');

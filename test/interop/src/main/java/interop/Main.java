@@ -11,6 +11,7 @@ import java.util.UUID;
  *
  * <pre>
  * interop.jar command|query|process --host H --port P [--instance I] [--fetch-size N]
+ * interop.jar client --host H --port P    reads lines: --bundle B [--ca FILE [--cert FILE --key FILE]] [--token-file FILE]
  * interop.jar invoker SCENARIO --host H --port P [--instance I] [the scenario's options]
  * </pre>
  *
@@ -38,7 +39,7 @@ public final class Main {
 
 	private static int run(Options options) throws Exception {
 		if (options.words.isEmpty()) {
-			throw new IllegalArgumentException("which bundle? command, query, process or invoker");
+			throw new IllegalArgumentException("which bundle? command, query, process, client or invoker");
 		}
 		String kind = options.words.getFirst();
 		String instance = options.text("instance", kind + "-" + UUID.randomUUID());
@@ -48,6 +49,9 @@ public final class Main {
 		Orders.instance(instance);
 		if (kind.equals("invoker")) {
 			return Scenarios.run(options, host, port, instance);
+		}
+		if (kind.equals("client")) {
+			return Client.run(host, port);
 		}
 		EventoBundle bundle = Bundles.start(kind, host, port, instance, options);
 		System.out.println("READY " + bundle.getBundleId() + " " + bundle.getInstanceId());
