@@ -24,6 +24,7 @@ use Growth;
 use Proxies;
 use Reads;
 
+my %proxies = map { $_->[0] => 1 } Proxies::benches();
 my @benches = (Appends::benches(), Reads::benches(), Growth::benches(), Proxies::benches());
 
 $| = 1;
@@ -44,7 +45,7 @@ sub main
 		print "no such bench; there are: ", join(' ', map { $_->[0] } @benches), "\n";
 		return 1;
 	}
-	Bench::start($top, (grep { $_->[0] eq 'commands_per_second' } @chosen) ? qw(proxy sim) : ());
+	Bench::start($top, (grep { $proxies{ $_->[0] } } @chosen) ? qw(proxy sim) : ());
 	for my $bench (@chosen)
 	{
 		my ($name, $bar, $measure) = @$bench;

@@ -33,6 +33,8 @@ static unsigned n_connections;
 static caller_t *callers;
 static unsigned n_callers;
 static uv_timer_t sweep;
+static uv_timer_t pace;			/* with a rate */
+static unsigned paced;			/* the caller whose turn is next then */
 static bool sweeping;
 static uint64_t went;			/* uv_hrtime when the load began */
 
@@ -155,6 +157,13 @@ on_response(sim_bundle_t *b, const evp_message_t *m)
 	next_turn(c);
 }
 
+/* May one more request be sent, with the rate that is asked for? */
+static bool
+in_time(const sim_t *sim)
+{
+	return sim->rate == 0 || sim->begun < 1 + (uint64_t) ((double) (uv_hrtime() - went) / 1e9 * (double) sim->rate);
+}
+
 static void
 next_turn(caller_t *c)
 {
@@ -163,7 +172,7 @@ next_turn(caller_t *c)
 	sim_command_t command = {.pad = sim->payload,.service = sim->kind == SIM_SERVICE,.query = sim->kind == SIM_QUERY};
 	evp_buf_t	out;
 
-	if (sim->stopping || c->waiting || !c->bundle->up || (sim->count && sim->begun >= sim->count))
+	if (sim->stopping || c->waiting || !c->bundle->up || (sim->count && sim->begun >= sim->count) || !in_time(sim))
 		return;
 	sim->begun++;
 	c->order = (int64_t) ((c->number + c->turn * sim->callers) % sim->orders);
@@ -237,6 +246,16 @@ on_sweep(uv_timer_t *t)
 			give_up(&callers[i], "was not answered in time");
 }
 
+/* With a rate the callers send in turns, as they are due. */
+static void
+on_pace(uv_timer_t *t)
+{
+	const sim_t *sim = t->data;
+
+	for (unsigned i = 0; i < n_callers && in_time(sim); i++)
+		next_turn(&callers[paced++ % n_callers]);
+}
+
 static const sim_bundle_ops_t caller_ops = {on_welcome, on_request, on_response, on_down};
 
 bool
@@ -256,6 +275,8 @@ sim_callers_start(sim_t *sim)
 		callers[i] = (caller_t) {.sim = sim,.bundle = connections[i % n_connections],.number = i};
 	uv_timer_init(sim->loop, &sweep);
 	uv_timer_start(&sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+	uv_timer_init(sim->loop, &pace);
+	pace.data = sim;
 	sweeping = true;
 	return true;
 }
@@ -267,6 +288,8 @@ sim_callers_go(void)
 	went = uv_hrtime();
 	for (unsigned i = 0; i < n_callers; i++)
 		next_turn(&callers[i]);
+	if (n_callers > 0 && callers[0].sim->rate > 0)
+		uv_timer_start(&pace, on_pace, 1, 1);
 }
 
 bool
@@ -282,7 +305,10 @@ void
 sim_callers_stop(void)
 {
 	if (sweeping)
+	{
 		uv_close((uv_handle_t *) &sweep, NULL);
+		uv_close((uv_handle_t *) &pace, NULL);
+	}
 	sweeping = false;
 	for (unsigned i = 0; i < n_connections; i++)
 		sim_bundle_close(connections[i]);

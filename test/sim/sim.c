@@ -42,6 +42,7 @@ static const char help[] =
 "  --snapshot-every N      events; 0: never (20)\n"
 "  --seconds N             length of the load (10)\n"
 "  --count N               end after so many requests instead\n"
+"  --rate N                requests a second of all callers together (as many as they can)\n"
 "  --timeout MS            of a request (30000)\n"
 "  --run NAME              part of every order's name (random)\n"
 "  --allow-failures        failed requests are counted, and do not fail the run\n"
@@ -168,7 +169,7 @@ options(int argc, char **argv)
 		{"proxies", 1, NULL, 'p'}, {"handler-proxies", 1, NULL, 'P'}, {"handlers", 1, NULL, 'H'},
 		{"callers", 1, NULL, 'c'}, {"connections", 1, NULL, 'C'}, {"consumers", 1, NULL, 'f'},
 		{"kind", 1, NULL, 'k'}, {"orders", 1, NULL, 'o'}, {"payload", 1, NULL, 'b'},
-		{"snapshot-every", 1, NULL, 'e'}, {"seconds", 1, NULL, 's'}, {"count", 1, NULL, 'n'},
+		{"snapshot-every", 1, NULL, 'e'}, {"seconds", 1, NULL, 's'}, {"count", 1, NULL, 'n'}, {"rate", 1, NULL, 'R'},
 		{"timeout", 1, NULL, 't'}, {"run", 1, NULL, 'r'}, {"allow-failures", 0, NULL, 'a'},
 		{"telemetry", 0, NULL, 't' + 256}, {"tls-ca", 1, NULL, 'A'}, {"tls-cert", 1, NULL, 'T'}, {"tls-key", 1, NULL, 'K'},
 		{"token", 1, NULL, 'x'}, {"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}
@@ -192,6 +193,7 @@ options(int argc, char **argv)
 			case 'b': sim.payload = (unsigned) number("--payload", optarg, 200 * 1024 * 1024); break;
 			case 'e': sim.snapshot_every = (unsigned) number("--snapshot-every", optarg, 1000000); break;
 			case 's': sim.seconds = (unsigned) number("--seconds", optarg, 86400); seconds_given = true; break;
+			case 'R': sim.rate = number("--rate", optarg, 10000000); break;
 			case 'n': sim.count = number("--count", optarg, UINT64_MAX / 2); break;
 			case 't': sim.timeout_ms = (unsigned) number("--timeout", optarg, 3600000); break;
 			case 'a': sim.allow_failures = true; break;

@@ -96,6 +96,7 @@ typedef struct sim
 	sim_kind_t	kind;
 	bool		allow_failures;
 	bool		telemetry;
+	uint64_t	rate;			/* requests a second of all callers; 0: as many as they can */
 	SSL_CTX    *tls;			/* NULL: connections are clear */
 	const char *tokens[SIM_MAX_TOKENS];	/* "bundle=token" */
 	unsigned	n_tokens;

@@ -37,7 +37,7 @@ sub build
 	}
 	my %built = (bin => $bin);
 	my $to = $host->mkdir("$host->{dir}/bin");
-	for my $program (qw(evento-proxy evento-sim bench-load bench-latency))
+	for my $program (qw(evento-proxy evento-sim bench-load bench-latency bench-relay))
 	{
 		next if !-x "$top/build/$program";
 		system('cp', "$top/build/$program", $to) == 0 or die "cannot copy $program to $to\n";
