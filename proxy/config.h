@@ -47,7 +47,7 @@
 	X(TEXT, http_address, "127.0.0.1", 1, 255, "address of health, metrics and the API over HTTP") \
 	X(NUMBER, http_port, "3032", 1, 65535, "port of health, metrics and the API over HTTP") \
 	X(NUMBER, workers, "1", 1, 64, "processes on the bundle port, each a proxy of its own; internal and HTTP port of the next one are higher by one") \
-	X(TEXT, http_api, "closed", 1, 10, "open: everybody who reaches the HTTP address may read and append; closed: only where that is a loopback address") \
+	X(TEXT, http_api, "closed", 1, 10, "open: everybody who reaches the HTTP address may read and append; closed: only with a token, or where that is a loopback address") \
 	X(NUMBER, http_connections, "256", 4, 100000, "connections over HTTP at once") \
 	X(NUMBER, http_waiting, "128", 1, 100000, "requests over HTTP that wait for events, and streams of events, at once") \
 	X(MS, http_wait, "30s", 0, 3600000, "longest time a request over HTTP waits for events") \
