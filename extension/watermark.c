@@ -17,12 +17,8 @@
  * meanwhile: each snapshot then has the mark from its beginning, or never, and
  * what a transaction is told does not change under it.
  *
- * The row is for standbys, for a server without preload, for snapshots older
- * than the marks, and for those that were not taken here: one that logical
- * decoding has made sees transactions in the order of their commit records,
- * and has one from before its end (in which it may have waited for a standby),
- * without another that was through earlier.  Only a snapshot taken from the
- * process array says of which number of ends it is (snapXactCompletionCount).
+ * The row is for standbys, for a server without preload, and for snapshots
+ * older than the marks.
  */
 #include "postgres.h"
 
@@ -141,7 +137,6 @@ evento_watermark_seen(Snapshot snapshot)
 	if (keeps && told_lxid == evento_my_lxid())
 		return told;
 	if (!evento_shmem_ready() || snapshot->takenDuringRecovery || RecoveryInProgress() ||
-		snapshot->snapXactCompletionCount == 0 ||
 		!find_mark(evento_db(), evento_rel(EVENTO_REL_POSITIONS), snapshot, &watermark))
 		watermark = evento_watermark_row(snapshot);
 	if (keeps)
