@@ -72,6 +72,8 @@ CONF
 	if ($has_consumers)
 	{
 		$restored->safe_psql('postgres', "SELECT evento.consumer_reset('ahead', $told)");
+		# The worker sees to it that they jump, or the next append.
+		$restored->poll_query_until('postgres', 'SELECT count(*) = 1 FROM evento._jumps') or die 'no jump';
 		my $doctor = $restored->safe_psql('postgres', 'SELECT severity, subject, finding FROM evento.doctor()');
 		like($doctor, qr/^info\|positions\|On .* positions jumped from $last to \d+: another timeline: a promotion or a recovery to a point in time\.$/m, "$what: doctor knows of the jump");
 		like($doctor, qr/^error\|consumer ahead\|Its checkpoint $told lies among positions that were left out/m, "$what: and whose checkpoint lies among what is lost");
