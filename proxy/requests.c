@@ -17,6 +17,7 @@
 #include "link.h"
 #include "log.h"
 #include "metrics.h"
+#include "payload.h"
 #include "registry.h"
 #include "router.h"
 #include "session.h"
@@ -369,8 +370,8 @@ start_query(evp_requests_t *requests, evp_request_t *request)
 	}
 }
 
-/* May the session that it came from, which the request of one that leaves does not know, send it?  What it is routed by
- * counts, as does what it says it is. */
+/* May the session that it came from, which the request of one that leaves does not know, send it?  What it is served or
+ * routed by counts, as does what it says it is. */
 static bool
 may_send(const evp_session_t *session, const evp_request_t *request)
 {
@@ -380,6 +381,9 @@ may_send(const evp_session_t *session, const evp_request_t *request)
 
 	if (token == NULL || token->may_send.p == NULL)
 		return true;
+	/* What the proxy itself serves goes by the class of the body, under whatever name it comes. */
+	if (request->graph.kind == EVP_REQUEST_EVENT_FETCH || request->graph.kind == EVP_REQUEST_LAST_SEQUENCE)
+		name = evp_payload_name(request->graph.body_class);
 	return !evp_slice_is_null(type) && evp_access_allows(&token->may_send, type) &&
 		(evp_slice_is_null(name) || evp_access_allows(&token->may_send, name));
 }

@@ -527,25 +527,19 @@ on_late_hello(evp_session_t *session)
 
 /* ---- notifications ---- */
 
-/* Does its token allow a bundle all these names?  Ends the session where not. */
+/* Does its token allow a bundle a name?  Ends the session where not. */
 static bool
-may_register(evp_session_t *session, const evp_registration_t *registration)
+may_register(evp_session_t *session, evp_slice_t name)
 {
 	const evp_access_token_t *token = session->info.token;
 	char		text[300];
 
-	for (size_t i = 0; token != NULL && i < registration->n_names; i++)
-	{
-		evp_slice_t name = registration->names[i];
-
-		if (evp_access_allows(&token->may_register, name))
-			continue;
-		snprintf(text, sizeof(text), "registers %.*s, which its token does not allow", (int) (name.n > 200 ? 200 : name.n),
-				 (const char *) name.p);
-		end_for_breach(session, text);
-		return false;
-	}
-	return true;
+	if (token == NULL || evp_access_allows(&token->may_register, name))
+		return true;
+	snprintf(text, sizeof(text), "registers %.*s, which its token does not allow", (int) (name.n > 200 ? 200 : name.n),
+			 (const char *) name.p);
+	end_for_breach(session, text);
+	return false;
 }
 
 static void
@@ -569,8 +563,10 @@ on_registration(evp_session_t *session, const evp_message_t *ntf)
 		end_for_breach(session, "registers more payload names than max-names");
 		return;
 	}
-	if (!may_register(session, &registration))
+	for (size_t i = 0; i < registration.n_names; i++)
 	{
+		if (may_register(session, registration.names[i]))
+			continue;
 		evp_registration_free(&registration);
 		return;
 	}
@@ -891,6 +887,7 @@ evp_session_access_changed(evp_hub_t *hub)
 	for (evp_conn_t *conn = hub->conns; conn != NULL; conn = next)
 	{
 		evp_session_t *session = SESSION_OF(conn);
+		bool		limited = session->info.token != NULL;
 		const char *why;
 
 		next = conn->next;
@@ -906,6 +903,12 @@ evp_session_access_changed(evp_hub_t *hub)
 		why = check_access(session, evp_slice_str(session->info.bundle));
 		if (why != NULL)
 			end_session(session, EVP_LOG_WARNING, why);
+		/* What it registered while it was trusted. */
+		for (size_t i = 0; !limited && i < session->info.name_count; i++)
+		{
+			if (!may_register(session, evp_slice_str(session->info.names[i])))
+				break;
+		}
 	}
 }
 

@@ -122,10 +122,29 @@ is($b->answer($b->request_raw('LimitedQuery', $inner))->{failure}{exceptionClass
 ok(!$f->recv('REQ', timeout => 0.3), 'which reaches nobody either');
 is($b->answer($b->last_sequence)->{failure}{exceptionClassName}, 'java.lang.SecurityException', 'nor may it ask for the end of the log');
 ok(!$b->answer($b->fetch(0, limit => 1))->{failure}, 'but fetch, which it may');
+my $consumer = 'com.evento.common.messaging.consumer';
+is($b->answer($b->request('LimitedQuery', [ "$consumer.EventLastSequenceNumberRequest", map_() ]))->{failure}{exceptionClassName}, 'java.lang.SecurityException',
+	'which is not hidden under the name of a query');
+my $queries = $test->sql(q(SELECT evento.create_bundle_token('queries', may_send => '{LimitedQuery}')));
+becomes('WLC', 'a token that may not fetch', bundle => 'queries', token => $queries);
+my $reader = $p->bundle(bundle => 'queries', token => $queries);
+is($reader->answer($reader->request('LimitedQuery', [ "$consumer.EventFetchRequest", map_(context => '*', lastSequenceNumber => int_(0), limit => int_(1),
+				componentName => 'Component') ]))->{failure}{exceptionClassName}, 'java.lang.SecurityException', 'nor is a fetch');
+is($reader->answer($reader->fetch(0, limit => 1))->{failure}{exceptionClassName}, 'java.lang.SecurityException', 'under its own name neither');
 $b->register('LimitedQuery', 'Secret');
 ok($b->wait_closed, 'who registers what it may not is closed');
 is(scalar $p->wait_log("warning session \Q$b->{peer}\E limited/$b->{instance}: closed: registers Secret, which its token does not allow"), 1, 'with one line in the log');
 ok($f->alive, 'others are not touched');
+
+# A rule that comes later: what was registered without limits has to keep to them now, and what keeps to them goes on.
+$test->sql(q(SELECT evento.add_access_rule('127.0.0.0/8', 'limited', 'trust', 1)));
+becomes('WLC', 'a rule that trusts', bundle => 'limited');
+my $more = $p->bundle(bundle => 'limited', token => $limited, names => ['Secret']);
+my $keeps = $p->bundle(bundle => 'limited', token => $limited, names => ['LimitedQuery']);
+$test->sql(q(SELECT evento.drop_access_rule(1)));
+ok($more->wait_closed, 'without it a connection that registered more than its token allows is closed');
+ok($keeps->alive, 'one that did not goes on');
+is($keeps->answer($keeps->query('Secret'))->{failure}{exceptionClassName}, 'java.lang.SecurityException', 'within its limits');
 
 # ---- certificates where there is no TLS ----
 
