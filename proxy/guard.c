@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "db.h"
+#include "http.h"
 #include "log.h"
 #include "pg_array.h"
 #include "rows.h"
@@ -49,6 +50,14 @@ static const char access_sql[] =
 
 static void ask(evp_guard_t *guard);
 
+/* Who is connected is looked at again. */
+static void
+look_again(const evp_guard_t *guard)
+{
+	evp_server_access_changed(guard->proxy->server);
+	evp_http_access_changed(guard->proxy->http);
+}
+
 /* ---- time ---- */
 
 static void on_timer(uv_timer_t *timer);
@@ -72,7 +81,7 @@ on_timer(uv_timer_t *timer)
 
 	/* Whose token has expired is found by looking at all again. */
 	if (guard->book != NULL)
-		evp_server_access_changed(guard->proxy->server);
+		look_again(guard);
 	if (guard->failed)
 		ask(guard);
 	set_timer(guard);
@@ -172,7 +181,7 @@ take(evp_guard_t *guard, evp_access_book_t *book)
 	guard->failed = false;
 	evp_log(old == NULL ? EVP_LOG_INFO : EVP_LOG_DEBUG, MODULE, NULL, "access: %zu rules, %zu tokens", evp_access_rule_count(book),
 			evp_access_token_count(book));
-	evp_server_access_changed(guard->proxy->server);
+	look_again(guard);
 	evp_access_book_free(old);
 }
 

@@ -354,16 +354,23 @@ find_route(evp_http_request_t *request, const char *method)
 	return false;
 }
 
+/* Do its credentials allow what it asks for? */
 static bool
-may(evp_http_request_t *request)
+is_allowed(const evp_http_request_t *request)
 {
 	const evp_http_credentials_t credentials = {
 		.authorization = evp_http_header(request, MHD_HTTP_HEADER_AUTHORIZATION),
 		.host = evp_http_header(request, MHD_HTTP_HEADER_HOST)};
 
-	if (request->route->needs == EVP_HTTP_NONE || evp_http_authorize(request->proxy, &credentials) >= request->route->needs)
+	return request->route->needs == EVP_HTTP_NONE || evp_http_authorize(request->proxy, &credentials) >= request->route->needs;
+}
+
+static bool
+may(evp_http_request_t *request)
+{
+	if (is_allowed(request))
 		return true;
-	if (credentials.authorization == NULL)
+	if (evp_http_header(request, MHD_HTTP_HEADER_AUTHORIZATION) == NULL)
 	{
 		evp_http_add_header(request, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer realm=\"evento\"");
 		evp_http_refuse(request, MHD_HTTP_UNAUTHORIZED, "unauthorized", "Not without credentials",
@@ -471,7 +478,10 @@ on_request(void *arg, struct MHD_Connection *connection, const char *url, const 
 	}
 	if (request->peer != NULL)
 		request->peer->since = 0;
-	if (request->response == NULL && request->kind == NULL)
+	/* Behind the last turn of the loop nothing may begin that would wait. */
+	if (request->response == NULL && request->kind == NULL && request->http->stopped)
+		evp_http_refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, "stopping", "The proxy is shutting down", NULL);
+	else if (request->response == NULL && request->kind == NULL)
 		request->route->serve(request);
 	if (request->response != NULL)
 		return queue(request);
@@ -704,6 +714,30 @@ evp_http_new(evp_proxy_t *proxy)
 	return http;
 }
 
+/* Lets a request wait no longer.  One whose stream has begun cannot be told why: it ends at its reader's next call. */
+static void
+end_work(evp_http_request_t *request, unsigned status, const char *type, const char *title, const char *detail)
+{
+	request->kind->drop(request->work);
+	set_work(request, NULL, NULL);
+	if (request->status == 0)
+		evp_http_refuse(request, status, type, title, detail);
+	evp_http_resume(request);
+}
+
+void
+evp_http_access_changed(evp_http_t *http)
+{
+	evp_http_request_t *request;
+
+	/* What waits for something else than events is over soon. */
+	DL_FOREACH(http->requests, request)
+	{
+		if (request->kind != NULL && request->kind->tick != NULL && !is_allowed(request))
+			end_work(request, MHD_HTTP_FORBIDDEN, "forbidden", "Not with these credentials any more", NULL);
+	}
+}
+
 void
 evp_http_stop(evp_http_t *http)
 {
@@ -713,15 +747,9 @@ evp_http_stop(evp_http_t *http)
 	evp_http_log_stop(http->log);
 	DL_FOREACH(http->requests, request)
 	{
-		if (request->kind == NULL)
-			continue;
-		request->kind->drop(request->work);
-		set_work(request, NULL, NULL);
-		/* A stream that has begun ends at its reader's next call. */
-		if (request->status == 0)
-			evp_http_refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, "stopping", "The proxy is shutting down",
-							"What was asked for may still happen: repeat it with the same ids.");
-		evp_http_resume(request);
+		if (request->kind != NULL)
+			end_work(request, MHD_HTTP_SERVICE_UNAVAILABLE, "stopping", "The proxy is shutting down",
+					 "What was asked for may still happen: repeat it with the same ids.");
 	}
 	/* Answers go out as far as the sockets take them. */
 	MHD_run(http->daemon);

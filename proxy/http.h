@@ -9,6 +9,8 @@
 #include "proxy.h"
 
 evp_http_t *evp_http_new(evp_proxy_t *proxy);
+/* Rules and tokens have changed, or a token has expired: what is under way goes on only where it still may. */
+void evp_http_access_changed(evp_http_t *http);
 void evp_http_stop(evp_http_t *http);
 void evp_http_free(evp_http_t *http);
 

@@ -25,6 +25,15 @@ sub comes_to
 	return is($last, $status, $what);
 }
 
+# Whether a stream ends, with what comes until then passed over.
+sub ends
+{
+	my ($stream) = @_;
+	my $until = time + 20;
+	$stream->block(1) until $stream->{ended} || time > $until;
+	return $stream->{ended};
+}
+
 my ($none, $read, $write) = map { token($_) } qw(none read write);
 is($http->get('/events')->{status}, 401, 'without a token');
 comes_to(200, 'a token that may read', sub { $http->get('/events', bearer($read))->{status} });
@@ -36,11 +45,29 @@ is($http->get('/events', bearer(substr($read, 0, -1)))->{status}, 403, 'one that
 is($http->get('/events', bearer("$read$read"))->{status}, 403, 'one that is too long');
 is($http->get('/events', Authorization => 'Basic eDp5')->{status}, 403, 'other credentials');
 
+# What is under way with a token ends with it, and nothing else does.
+my $live = $http->events('/events?after=0', bearer($read));
+like($live->head, qr{^HTTP/1\.\d 200 }, 'a stream of events');
+my $stays = $http->events('/events?after=0', bearer($write));
+$stays->head;
+my $long = $http->raw("GET /events?after=999&wait=60s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer $read\r\n\r\n");
+ok($proxy->wait_for(sub { $proxy->metric('http_waiting') == 3 }), 'requests wait for events');
 $test->sql(q{SELECT evento.drop_bundle_token(token_id) FROM evento.bundle_tokens WHERE http = 'read'});
 comes_to(403, 'one that was dropped', sub { $http->get('/events', bearer($read))->{status} });
+ok($proxy->wait_for(sub { $proxy->metric('http_waiting') == 1 }), 'what waited with it does no longer');
+ok(ends($live), 'its stream ends');
+like(Evento::Http::read_until($long, sub { $_[0] =~ /\r\n\r\n/ }), qr{^HTTP/1\.1 403 }, 'a request that waits is refused');
+is($http->post('/streams/s-2', $event, bearer($write))->{status}, 201, 'an append');
+my $seen = '';
+$seen .= ($stays->block(10) // last)->{data} // '' until $seen =~ /"stream":"s-2"/;
+like($seen, qr/"stream":"s-2"/, 'that the stream of another token brings');
+$stays->close;
 my $short = $test->sql(q{SELECT evento.create_bundle_token('web', expires => clock_timestamp() + interval '3 seconds', http => 'read')});
 comes_to(200, 'one that expires soon', sub { $http->get('/events', bearer($short))->{status} });
+$live = $http->events('/events?after=0', bearer($short));
+like($live->head, qr{^HTTP/1\.\d 200 }, 'a stream of events with it');
 comes_to(403, 'when it has expired', sub { $http->get('/events', bearer($short))->{status} });
+ok(ends($live), 'its stream has ended');
 unlike($proxy->log, qr/\Q$_\E/, 'the log tells no token') for $read, $write, $short;
 
 done_testing();
