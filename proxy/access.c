@@ -104,6 +104,20 @@ evp_access_http_parse(const char *text, evp_access_http_t *http)
 	return false;
 }
 
+static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+/* IPv4 in IPv6, as that of a peer is read. */
+static void
+unmap(evp_access_address_t *address, unsigned *bits)
+{
+	if (address->n != 16 || *bits < 96 || memcmp(address->p, mapped, sizeof mapped) != 0)
+		return;
+	memmove(address->p, address->p + 12, 4);
+	memset(address->p + 4, 0, 12);
+	address->n = 4;
+	*bits -= 96;
+}
+
 /* "10.0.0.0/8", "2001:db8::/32"; without bits, all of them. */
 static bool
 parse_range(const char *text, evp_access_address_t *address, unsigned *bits)
@@ -121,14 +135,16 @@ parse_range(const char *text, evp_access_address_t *address, unsigned *bits)
 	if (inet_pton(address->n == 16 ? AF_INET6 : AF_INET, host, address->p) != 1)
 		return false;
 	*bits = address->n * 8;
-	if (text[len] == '\0')
-		return true;
-	if (text[len + 1] < '0' || text[len + 1] > '9')
-		return false;
-	given = strtoul(text + len + 1, &end, 10);
-	if (*end != '\0' || given > *bits)
-		return false;
-	*bits = (unsigned) given;
+	if (text[len] != '\0')
+	{
+		if (text[len + 1] < '0' || text[len + 1] > '9')
+			return false;
+		given = strtoul(text + len + 1, &end, 10);
+		if (*end != '\0' || given > *bits)
+			return false;
+		*bits = (unsigned) given;
+	}
+	unmap(address, bits);
 	return true;
 }
 
@@ -331,8 +347,6 @@ evp_access_allows(const evp_access_names_t *names, evp_slice_t name)
 void
 evp_access_address(evp_access_address_t *address, const struct sockaddr *from)
 {
-	static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
 	memset(address, 0, sizeof *address);
 	if (from->sa_family == AF_INET)
 	{

@@ -79,6 +79,26 @@ test_rules(void **state)
 	evp_access_book_free(book);
 }
 
+/* Peers that come by IPv4 in IPv6 are IPv4, so ranges of such are as well. */
+static void
+test_mapped_ranges(void **state)
+{
+	evp_access_book_t *book = evp_access_book_new();
+
+	(void) state;
+	assert_true(evp_access_add_rule(book, "::ffff:10.1.2.3/128", "*", "reject"));
+	assert_true(evp_access_add_rule(book, "::ffff:10.2.0.0/112", "*", "reject"));
+	assert_true(evp_access_add_rule(book, "::ffff:0.0.0.0/96", "*", "cert"));
+	assert_true(evp_access_add_rule(book, "::/0", "*", "trust"));
+	assert_false(evp_access_add_rule(book, "::ffff:10.0.0.0/129", "*", "trust"));
+	assert_string_equal(why(book, "10.1.2.3", "x"), "an access rule rejects it");
+	assert_string_equal(why(book, "::ffff:10.1.2.3", "x"), "an access rule rejects it");
+	assert_string_equal(why(book, "10.2.3.4", "x"), "an access rule rejects it");
+	assert_string_equal(why(book, "10.1.2.4", "x"), "a client certificate is needed");
+	assert_string_equal(why(book, "1::2", "x"), "");
+	evp_access_book_free(book);
+}
+
 static void
 test_no_address(void **state)
 {
@@ -249,6 +269,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rules),
+		cmocka_unit_test(test_mapped_ranges),
 		cmocka_unit_test(test_no_address),
 		cmocka_unit_test(test_cert),
 		cmocka_unit_test(test_tokens),
