@@ -188,7 +188,11 @@ evp_tls_reload(evp_tls_t *tls)
 	if (ok && tls->on[EVP_TLS_BUNDLE])
 		ok = (bundle = new_context(config, false, verify)) != NULL;
 	if (ok && tls->on[EVP_TLS_INTERNAL])
+	{
 		ok = (accept = new_context(config, false, both)) != NULL && (dial = new_context(config, true, SSL_VERIFY_PEER)) != NULL;
+		/* Both ends are proxies.  What older versions give to bind proofs to can be made the same on two connections. */
+		ok = ok && SSL_CTX_set_min_proto_version(accept, TLS1_3_VERSION) == 1 && SSL_CTX_set_min_proto_version(dial, TLS1_3_VERSION) == 1;
+	}
 	if (ok && tls->on[EVP_TLS_HTTP])
 		ok = evp_tls_http_load(config);
 	if (!ok)
