@@ -2689,6 +2689,9 @@ BEGIN
   IF expires <= clock_timestamp() THEN
     RAISE EXCEPTION 'the token would have expired already' USING ERRCODE = 'invalid_parameter_value';
   END IF;
+  IF array_ndims(may_register) > 1 OR array_ndims(may_send) > 1 THEN
+    RAISE EXCEPTION 'names that a token may register or send must be a list of one dimension' USING ERRCODE = 'invalid_parameter_value';
+  END IF;
   IF cardinality(may_register) > 1000 OR cardinality(may_send) > 1000 THEN
     RAISE EXCEPTION 'a token takes at most 1000 names' USING ERRCODE = 'program_limit_exceeded';
   END IF;

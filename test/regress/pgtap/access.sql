@@ -53,5 +53,7 @@ SELECT throws_ok($$SELECT evento.create_bundle_token('b', expires => now() - int
 SELECT throws_ok($$SELECT evento.create_bundle_token('b', http => 'all')$$, '22023', 'unknown right over HTTP "all"', 'rights are known');
 SELECT throws_ok($$SELECT evento.create_bundle_token('b', may_send => '{NULL}')$$, '22023', NULL, 'names are no NULL');
 SELECT throws_ok($$SELECT evento.create_bundle_token('b', may_register => array_fill('n'::text, '{1001}'))$$, '54000', NULL, 'nor too many');
+SELECT throws_ok($$SELECT evento.create_bundle_token('b', may_register => '{{n,m}}')$$, '22023', NULL, 'nor in rows, which proxies do not read');
+SELECT throws_ok($$SELECT evento.create_bundle_token('b', may_send => '{{n},{m}}')$$, '22023', NULL, 'to send neither');
 
 SELECT * FROM finish();
