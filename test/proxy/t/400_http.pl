@@ -235,6 +235,27 @@ for my $begin ('', "POST /streams/slow HTTP/1.1\r\nHost: localhost\r\nContent-Ty
 is($narrow->get('/healthz')->{status}, 200, 'others are not');
 $tight->stop('TERM');
 
+# ---- the end ----
+
+# A request whose last byte comes in when the proxy stops for good: it stands still while its time for that passes.
+{
+	my $last = $test->start;
+	my $holder = $node->background_psql('postgres');
+	my $held = Evento::Http->new($last->{http})->raw("GET /events?after=$at&types=Never&wait=30s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{");
+	ok($last->wait_for(sub { $last->metric('http_requests_open') == 2 }), 'a request that has begun');
+	$holder->query_safe('BEGIN; LOCK TABLE evento._proxies');
+	kill 'TERM', $last->{pid};
+	ok($last->wait_log('drain: finished'), 'a proxy that is told to stop, and cannot leave the cluster');
+	kill 'STOP', $last->{pid};
+	sleep 2;
+	syswrite $held, '}';
+	kill 'CONT', $last->{pid};
+	like(Evento::Http::read_until($held, sub { 0 }), qr{^HTTP/1.1 503 .*"urn:evento:stopping"}s, 'refuses what would wait');
+	ok($last->wait_for(sub { !$last->running }), 'ends');
+	is($last->{status}, 0, 'in order');
+	$holder->quit;
+}
+
 is($proxy->stop('TERM'), 0, 'an orderly end');
 $node->stop;
 done_testing();
