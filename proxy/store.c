@@ -47,6 +47,8 @@ typedef struct item
 	uint64_t	queued;
 	uint64_t	not_before;		/* while it is among the delayed */
 	unsigned	tries;
+	uint64_t	number;			/* in the order in which they were handed over */
+	bool		chained;		/* EVENTO_ITEM_CHAINED: made for the place behind the one with the number before */
 	bool		alone;			/* in a batch of its own */
 	bool		unknown;		/* was sent once without a confirmation */
 	bool		busy;			/* another transaction had its stream when it was last tried */
@@ -72,6 +74,7 @@ struct evp_store
 	item_t	   *delayed;
 	item_t	   *refused;		/* never queued; why says why */
 	batch_t    *batches;		/* in flight */
+	uint64_t	numbers;		/* given to appends */
 	size_t		count;			/* appends without outcome, but for the refused */
 	size_t		bytes;
 	uint64_t	up_at;			/* when an append connection was last seen up */
@@ -349,6 +352,18 @@ on_appended(void *arg, const evp_db_result_t *result)
 	}
 }
 
+/*
+ * Is this one made to follow another than the one that it would lie behind?
+ * That one may have ended meanwhile, for its time was up, or never got in.  The
+ * database sees no difference between what is before it in a batch and what
+ * should have been, so it must see nothing before it.
+ */
+static bool
+lost_its_place(const item_t *before, const item_t *item)
+{
+	return item->chained && before->number + 1 != item->number;
+}
+
 /* Takes what goes into the next batch from the waiting. */
 static batch_t *
 gather(evp_store_t *store)
@@ -365,7 +380,8 @@ gather(evp_store_t *store)
 	DL_FOREACH_SAFE(store->waiting, item, next)
 	{
 		if (batch->count > 0 &&
-			(alone || item->alone || batch->count == BATCH_ITEMS || bytes + item->packed.len > BATCH_BYTES))
+			(alone || item->alone || batch->count == BATCH_ITEMS || bytes + item->packed.len > BATCH_BYTES ||
+			 lost_its_place(batch->items->prev, item)))
 		{
 			/* Later ones must not overtake this one, which may be of the same stream. */
 			break;
@@ -523,6 +539,8 @@ evp_store_append(evp_store_t *store, const evp_pack_item_t *append, uint64_t dea
 	item->deadline = deadline;
 	item->queued = evp_now(store->proxy);
 	item->n_events = append->n_events;
+	item->number = store->numbers++;
+	item->chained = (append->flags & EVENTO_ITEM_CHAINED) != 0;
 	evp_buf_init(&item->packed, MAX_BATCH);
 	evp_pack_open(&pack, &item->packed);
 	wrong = evp_pack_add(&pack, append);

@@ -150,14 +150,20 @@ on_heard(void *arg, evp_store_status_t status, int64_t first, int64_t last, cons
 }
 
 static void
-append(heard_t *heard, const char *stream, uint64_t ms)
+append_with(heard_t *heard, uint16_t flags, const char *stream, uint64_t ms)
 {
 	evp_event_t event = {.type = evp_slice_str("T"),.data = evp_slice_str("{}"),.has_id = true};
-	evp_pack_item_t item = {.stream = evp_slice_str(stream),.events = &event,.n_events = 1};
+	evp_pack_item_t item = {.flags = flags,.stream = evp_slice_str(stream),.events = &event,.n_events = 1};
 
 	memset(heard, 0, sizeof(*heard));
 	evp_store_append(proxy.store, &item, evp_now(&proxy) + ms, on_heard, heard);
 	assert_int_equal(heard->calls, 0);
+}
+
+static void
+append(heard_t *heard, const char *stream, uint64_t ms)
+{
+	append_with(heard, 0, stream, ms);
 }
 
 /* Turns the loop until a condition holds, for two seconds at most. */
@@ -357,6 +363,69 @@ test_time(void **state)
 		assert_int_equal(heard[i].calls, 1);
 }
 
+/*
+ * What was chained to an append that has ended before it was sent does not lie
+ * behind another of the same stream instead.
+ */
+static void
+test_chain_without_its_first(void **state)
+{
+	heard_t		before,
+				other,
+				heard[3];
+
+	(void) state;
+	append(&before, "b", 5000);
+	turn_until(flight.open);
+	append(&other, "a", 5000);
+	append(&heard[0], "a", 100);
+	append_with(&heard[1], EVENTO_ITEM_CHAINED, "a", 5000);
+	append_with(&heard[2], EVENTO_ITEM_CHAINED, "a", 5000);
+	turn_until(heard[0].calls > 0);
+	assert_int_equal(heard[0].status, EVP_STORE_AWAY);
+	answer(OUTCOMES("00000"), NULL);
+	turn_until(flight.open);
+	assert_int_equal(flight.items, 1);
+	answer(OUTCOMES("00000"), NULL);
+	assert_int_equal(other.status, EVP_STORE_OK);
+	turn_until(flight.open);
+	assert_int_equal(flight.items, 2);
+	answer(OUTCOMES("V0001", "V0001"), NULL);
+	assert_int_equal(heard[1].status, EVP_STORE_CONFLICT);
+	assert_int_equal(heard[2].status, EVP_STORE_CONFLICT);
+
+	/* Nor where the first never got in, or is given up when its batch was lost. */
+	append(&before, "b", 5000);
+	turn_until(flight.open);
+	append(&other, "a", 5000);
+	append(&heard[0], "", 5000);
+	append_with(&heard[1], EVENTO_ITEM_CHAINED, "a", 5000);
+	answer(OUTCOMES("00000"), NULL);
+	for (int i = 0; i < 2; i++)
+	{
+		turn_until(flight.open);
+		assert_int_equal(flight.items, 1);
+		answer(OUTCOMES(i == 0 ? "00000" : "V0001"), NULL);
+	}
+	assert_int_equal(heard[0].status, EVP_STORE_REFUSED);
+
+	append(&other, "a", 5000);
+	append(&heard[0], "a", 100);
+	append_with(&heard[1], EVENTO_ITEM_CHAINED, "a", 5000);
+	turn_until(flight.open);
+	assert_int_equal(flight.items, 3);
+	turn_until(heard[0].calls > 0);
+	end_flight(&(evp_db_result_t) {.status = EVP_DB_UNKNOWN,.message = "lost"});
+	for (int i = 0; i < 2; i++)
+	{
+		turn_until(flight.open);
+		assert_int_equal(flight.items, 1);
+		answer(OUTCOMES(i == 0 ? "00000" : "V0001"), NULL);
+	}
+	assert_int_equal(other.status, EVP_STORE_OK);
+	assert_int_equal(heard[1].status, EVP_STORE_CONFLICT);
+}
+
 static void
 test_bounds(void **state)
 {
@@ -392,6 +461,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unknown, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_time, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_chain_without_its_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bounds, setup, teardown),
 	};
 
