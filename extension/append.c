@@ -498,7 +498,7 @@ append_item(const EventoAppend *append, EventoOutcome *outcome)
 					psprintf("the append to %s before this one was not stored", stream_label(append)),
 					NULL, NULL);
 	else if (!evento_expected_met(append->expected, head, entry->row.deleted_version) ||
-			 ((append->flags & EVENTO_ITEM_KEPT) && head > 0 && head == entry->row.deleted_version))
+			 ((append->flags & EVENTO_ITEM_NOT_DELETED) && head > 0 && head == entry->row.deleted_version))
 		evento_outcome_wrong_version(outcome, append->stream, append->stream_len, append->expected,
 							  head, entry->row.deleted_version);
 	else

@@ -64,9 +64,9 @@
                                             * batch has appended to the same stream, in
                                             * this very call: its expected version is that
                                             * item's, and no other event's of that number */
-#define EVENTO_ITEM_KEPT           0x0100  /* the caller's story is not newly loaded: V0001
-                                            * too where the stream was deleted, with all
-                                            * events, at the expected version */
+#define EVENTO_ITEM_NOT_DELETED    0x0100  /* V0001 too where the stream is deleted, with all
+                                            * events, at the expected version: the caller
+                                            * knows it as it was before */
 #define EVENTO_ITEM_FLAGS          0x01ff
 
 /* Event flags. */

@@ -54,8 +54,9 @@ evp_command_kept_story(const evp_command_t *command)
 	/* With a registration that was renewed just now, what changes stories is heard of. */
 	if (!commands->listening || !evp_registry_lease_ok(command->proxy->registry))
 		return NULL;
-	if (command->fresh || command->tries > 0 || command->lock != NULL || needs_ticket(command) || command->graph->invalidate_snapshot ||
-		evp_command_queue_shared(command))
+	/* One that has its answer already is not to be run, but to append what it has, with the aggregate to itself. */
+	if (command->fresh || command->tries > 0 || command->lock != NULL || command->has_response || needs_ticket(command) ||
+		command->graph->invalidate_snapshot || evp_command_queue_shared(command))
 		return NULL;
 	return evp_stories_find(commands->stories, command->graph->aggregate_id, evp_now(command->proxy));
 }
@@ -243,8 +244,15 @@ evp_command_send(evp_command_t *command)
 {
 	evp_pack_item_t item = {.expected = command->head,.stream = command->graph->aggregate_id};
 
+	/*
+	 * A story that was deleted meanwhile is another at the same version.  Only one that was loaded with nothing in it may
+	 * be that of a deleted stream.
+	 */
+	if (command->kept || command->visible)
+		item.flags |= EVENTO_ITEM_NOT_DELETED;
 	/* Whoever has loaded the story has looked for the id as well. */
-	item.flags |= command->kept ? EVENTO_ITEM_KEPT : EVENTO_ITEM_IDS_KNOWN;
+	if (!command->kept)
+		item.flags |= EVENTO_ITEM_IDS_KNOWN;
 	if (command->chained)
 		item.flags |= EVENTO_ITEM_CHAINED;
 	if (command->lock == NULL && locks_itself(command))
@@ -351,6 +359,7 @@ ask_on(evp_command_t *command, const evp_story_t *story)
 				events;
 
 	command->kept = false;
+	command->visible = story->visible;
 	command->head = story->head;
 	evp_command_ran_alone(command);
 	evp_buf_init(&state, MAX_REQUEST);
@@ -359,6 +368,8 @@ ask_on(evp_command_t *command, const evp_story_t *story)
 	for (size_t i = 0; i < story->event_count && !events.failed; i++)
 		if (!story->events[i].service)
 			evp_graph_put_event(&events, &story->events[i]);
+	/* One that was kept before may be another: this command's event must not go into it. */
+	evp_stories_drop(commands->stories, command->graph->aggregate_id);
 	if (commands->listening && command->changes == commands->story_changes && command->lock == NULL &&
 		!command->graph->invalidate_snapshot)
 	{

@@ -90,6 +90,7 @@ struct evp_command
 	bool		repeated;		/* its event was found in the log when it was to be appended */
 	int64_t		head;			/* of the story the handler was given */
 	bool		kept;			/* that was a kept one, and nobody has looked for the command's id */
+	bool		visible;		/* it was loaded, and has events or a snapshot */
 	bool		fresh;			/* it has to be one that is newly loaded */
 	bool		chained;		/* sent behind another whose event it was run on */
 	uint64_t	epoch;			/* of the queue, when the handler was asked */

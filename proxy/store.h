@@ -34,6 +34,7 @@ typedef struct evp_story
 	const evp_event_t *events;	/* behind the snapshot, in order, erased ones left out; domain and service events, each with a class where
 								 * any is known for its type */
 	size_t		event_count;
+	bool		visible;		/* it has a snapshot, or events, erased ones too: it is not deleted with all of them */
 } evp_story_t;
 
 typedef void (*evp_load_cb)(void *arg, evp_store_status_t status, const evp_story_t *story, const char *message);

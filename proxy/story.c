@@ -43,6 +43,7 @@ take_part(const PGresult *rows, int row, evp_story_t *story, evp_event_t *stored
 
 	if (evp_slice_is(part, "event"))
 	{
+		story->visible = true;
 		if (!evp_story_event(rows, row, 1, &events[story->event_count]))
 			return false;
 		/* An erased event has nothing to tell. */
@@ -60,6 +61,7 @@ take_part(const PGresult *rows, int row, evp_story_t *story, evp_event_t *stored
 	if (evp_slice_is(part, "snapshot"))
 	{
 		story->has_snapshot = true;
+		story->visible = true;
 		story->snapshot_state = evp_row_bytes(rows, row, 7);
 		story->snapshot_class = evp_row_bytes(rows, row, 9);
 		return evp_row_int64(rows, row, 2, &story->snapshot_version) && story->snapshot_state.p != NULL;

@@ -95,6 +95,19 @@ $id = command($caller, 'a-1', 'f');
 is(handle('f'), '', 'after delete_stream the story is empty');
 ok($caller->answer($id), 'answered');
 is(log_of('a-1'), '5f', 'and the versions go on');
+
+# Deleted while the handler is at work on a story that was loaded just before: its event is of a story that is no more,
+# and so would be that of the command behind it.
+$test->sql(q{SELECT evento.append('a-2', 'Changed', '{"n":"o"}')});
+$id = command($caller, 'a-2', 'p');
+$call = next_call();
+is("$call->{n} $call->{story}", 'p o', 'the handler is at work on a loaded story');
+$test->sql(q{SELECT evento.delete_stream('a-2')});
+$handler->respond($call, event('p'));
+is(handle('p'), '', 'it is run again, on what is left');
+ok(object($caller->answer($id)), 'answered');
+is(log_of('a-2'), '2p', 'and stored once');
+
 $test->sql(q{SELECT evento.save_snapshot('a-1', 5, '{"n":"snapshot"}', 'shop.State')});
 ok($one->wait_for(sub {
 	$id = command($caller, 'a-1', 'g');
