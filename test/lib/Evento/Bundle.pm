@@ -19,7 +19,8 @@ use constant MESSAGE => 'com.evento.common.modeling.messaging.message';
 
 my $counter = 0;
 
-# Connects.  port; rcvbuf: a small receive buffer, for a peer that does not read; tls: { ca, cert, key, args }.
+# Connects.  port; rcvbuf: a small receive buffer, for a peer that does not read; tls: { ca, cert, key, args };
+# timeout: seconds to connect (5).
 sub new
 {
 	my ($class, $port, %opt) = @_;
@@ -30,7 +31,7 @@ sub new
 		$self->{peer} = 'unknown';
 		return $self;
 	}
-	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Proto => 'tcp', Timeout => 5)
+	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Proto => 'tcp', Timeout => $opt{timeout} // 5)
 	  or croak "cannot connect to port $port: $@";
 	setsockopt($socket, SOL_SOCKET, SO_RCVBUF, pack('i', $opt{rcvbuf})) if $opt{rcvbuf};
 	$self->{socket} = $socket;
