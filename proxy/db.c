@@ -26,12 +26,20 @@
 #define SWEEP_MS			100
 #define MAX_LABEL			16
 
-/* What a connection is told before anything else: settings of a role or database must not change what the proxy means. */
+/*
+ * What a connection is told before anything else: settings of a role or database must not change what the proxy means.
+ * The server is to notice too when the network between it and the proxy is gone, as the proxy does (pg_target.c), and not
+ * keep the sessions, and what they hold, of connections that the proxy has given up: its default is two hours.
+ */
 #define SETUP_SQL(lock_timeout) \
 	"SELECT pg_catalog.set_config('default_transaction_isolation', 'read committed', false)," \
 	" pg_catalog.set_config('default_transaction_read_only', 'off', false)," \
 	" pg_catalog.set_config('statement_timeout', '0', false)," \
 	" pg_catalog.set_config('idle_session_timeout', '0', false)," \
+	" pg_catalog.set_config('tcp_keepalives_idle', '2', false)," \
+	" pg_catalog.set_config('tcp_keepalives_interval', '1', false)," \
+	" pg_catalog.set_config('tcp_keepalives_count', '3', false)," \
+	" pg_catalog.set_config('tcp_user_timeout', '10000', false)," \
 	" pg_catalog.set_config('lock_timeout', '" lock_timeout "', false)"
 
 #define TEXT_OF(x) #x
