@@ -22,9 +22,9 @@
 #include "router.h"
 #include "session.h"
 
-#define SWEEP_MS			500
+#define SWEEP_MS			250
 #define DEFAULT_TIMEOUT_MS	30000
-#define OVERDUE_MS			1000	/* whoever works on a request may say by itself that its time is up */
+#define OVERDUE_MS			100		/* whoever works on a request may say by itself that its time is up */
 
 struct evp_requests
 {

@@ -21,12 +21,12 @@ use constant {
 	SILENCE => 3,       # a connection on which nothing comes for so long is given up
 	GREETING => 3,      # so long for the welcome
 	AGAIN => 0.2,       # between attempts to connect
-	LATE => 1.5,        # beyond its timeout, for a busy machine, until a request counts as forgotten
+	LATE => 1,          # beyond its timeout, for a busy machine
 };
 
 # proxies: the Evento::ProxyTest::Proxy objects; callers, handlers: how many, spread over the proxies; open: commands that a
-# caller has open at once; timeout: of a command, in ms; names: the handlers' (all of kind: Place for domain commands,
-# Notify for service commands on a stream).
+# caller has open at once; timeout: of a command, in ms.  Commands are domain commands (Place) and service commands on a
+# stream (Notify), some of them under a lock.
 sub new
 {
 	my ($class, %opt) = @_;
@@ -100,7 +100,7 @@ sub transmit
 	my ($self, $end, $c) = @_;
 	my @how = (correlation => $c->{id}, timeout => $c->{timeout});
 	if ($c->{kind} eq 'Place') { $end->{b}->command('Place', $c->{stream}, $c->{json}, @how) }
-	else { $end->{b}->service_command('Notify', $c->{json}, stream => $c->{stream}, @how) }
+	else { $end->{b}->service_command('Notify', $c->{json}, stream => $c->{stream}, lock => $c->{lock}, @how) }
 	return;
 }
 
@@ -114,6 +114,7 @@ sub send_command
 		kind => $n % 3 ? 'Place' : 'Notify', timeout => $self->{timeout}, sent => time, repeats => 0, %opt };
 	# Every caller has streams of its own, and all have one in common.
 	$c->{stream} //= $c->{kind} eq 'Notify' ? "service-$end->{instance}" : $n % 4 ? "own-$end->{instance}-" . $n % 5 : 'common';
+	$c->{lock} = $n % 5 ? "lock-$end->{instance}" : 'lock-common' if $c->{kind} eq 'Notify' && $n % 2;
 	push @{ $self->{commands} }, $c;
 	$end->{open}{ $c->{id} } = $c;
 	$self->transmit($end, $c) if $end->{ready};
@@ -144,7 +145,7 @@ sub take_answer
 		push @{ $self->{wrong} }, "$old->{tag}: a second answer differs" if $old && defined $old->{object} && defined $rsp->{payload} && object_of($rsp) ne $old->{object};
 		return;
 	}
-	$c->{took} = time - $c->{sent};
+	$self->waited_too_long($end, $c);
 	if (defined $rsp->{failure}) { $c->{failure} = "$rsp->{failure}{exceptionClassName}: $rsp->{failure}{message}" }
 	else
 	{
@@ -197,17 +198,24 @@ sub look_after
 	return;
 }
 
-# Gives up commands past their time, as a caller does, and says whether it had heard its proxy all the time.
+# Whether it is past a command's time; notes it where its caller has heard its proxy all the time.
+sub waited_too_long
+{
+	my ($self, $end, $c) = @_;
+	my $took = time - $c->{sent};
+	return 0 if $took < $c->{timeout} / 1000 + LATE;
+	push @{ $self->{wrong} }, sprintf '%s of %s on %s has waited for %.1f s', $c->{tag}, $c->{caller}, $c->{stream}, $took
+	  if $end->{ready} && !$c->{repeats} && $end->{since} < $c->{sent};
+	return 1;
+}
+
+# Gives up commands past their time, as a caller does.
 sub forget_late
 {
 	my ($self, $end) = @_;
 	for my $c (values %{ $end->{open} })
 	{
-		next if time - $c->{sent} < $c->{timeout} / 1000 + LATE;
-		delete $end->{open}{ $c->{id} };
-		$c->{forgotten} = 1;
-		push @{ $self->{wrong} }, sprintf '%s of %s on %s was not answered in its %d ms', $c->{tag}, $c->{caller}, $c->{stream}, $c->{timeout}
-		  if $end->{ready} && !$c->{repeats} && $end->{since} < $c->{sent};
+		delete $end->{open}{ $c->{id} } if $self->waited_too_long($end, $c);
 	}
 	return;
 }
