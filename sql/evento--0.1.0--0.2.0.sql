@@ -1393,6 +1393,26 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION _proxy_renew(proxy_id bigint, load jsonb) RETURNS boolean
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+DECLARE
+  renewed timestamptz;
+BEGIN
+  SELECT p.renewed_at INTO renewed FROM _proxies p WHERE p.proxy_id = _proxy_renew.proxy_id FOR UPDATE;
+  -- A lease that ran out is not renewed: others may have taken its locks over.  The clock is read behind the wait for the row.
+  IF NOT FOUND OR renewed <= pg_catalog.clock_timestamp() - interval '5 seconds' THEN
+    RETURN false;
+  END IF;
+  UPDATE _proxies p SET renewed_at = pg_catalog.clock_timestamp(), load = _proxy_renew.load WHERE p.proxy_id = _proxy_renew.proxy_id;
+  -- What was renewed in the future, before the clock was set back or on a primary whose clock was ahead, counts from now on: a proxy
+  -- that is no more would keep its locks until then.
+  UPDATE _proxies p SET renewed_at = pg_catalog.clock_timestamp()
+   WHERE p.proxy_id = ANY (ARRAY(SELECT f.proxy_id FROM _proxies f WHERE f.renewed_at > pg_catalog.clock_timestamp() + interval '1 second' FOR UPDATE SKIP LOCKED));
+  RETURN true;
+END
+$$;
+COMMENT ON FUNCTION _proxy_renew(bigint, jsonb) IS 'Renews a proxy''s registration for 5 s. False where it ran out or is gone: the proxy registers again. A registration of another whose time lies ahead of the clock runs out 5 s from now.';
+
 CREATE OR REPLACE FUNCTION _session_sync(proxy_id bigint, closed bigint[], numbers bigint[], bundles text[], instances text[], versions bigint[],
                               ages integer[], enabled boolean[], names text[], name_counts integer[])
   RETURNS SETOF bigint
