@@ -118,6 +118,28 @@ for my $case ([ '+3600', 6, 'the database an hour forwards' ], [ '+0', 0, 'the d
 	$traffic->recovers(10, "$what, and a proxy dies");
 	$two->run;
 	$two->wait_http('/readyz');
+
+	# One that dies just before, and holds a lock.
+	set_clock($database, $offset eq '+0' ? '+3600' : '+0');
+	$traffic->recovers(10, "$what: again");
+	my $silent = $one->bundle(bundle => 'silent', instance => 'silent', names => ['Silent']);
+	my $holder = $two->bundle(bundle => 'holder', instance => 'holder');
+	my $waiter = $one->bundle(bundle => 'waiter', instance => 'waiter');
+	$one->wait_for(sub { $test->sql(q(SELECT count(*) FROM evento.bundles WHERE instance = 'silent' AND enabled)) == 1 });
+	sleep 0.2;
+	$holder->service_command('Silent', '{}', lock => 'held');
+	ok($silent->recv('REQ', timeout => 10), "$what: a lock is held");
+	$two->stop('KILL');
+	set_clock($database, $offset);
+	my $id = $waiter->service_command('Silent', '{}', lock => 'held', timeout => 30000);
+	my $req;
+	$one->wait_for(sub { $traffic->turn(0.02, 1); $req = $silent->recv('REQ', timeout => 0.01) }, 10);
+	ok($req, "$what: the lock of a proxy that has died before is free within 10 s");
+	$silent->fail($req, 'java.lang.IllegalStateException', 'no') if $req;
+	is($test->sql(q(SELECT count(*) FROM evento.bundles WHERE proxy = 'proxy2')), 0, "$what: and its instances are not there");
+	$_->close for $silent, $waiter;
+	$two->run;
+	$two->wait_http('/readyz');
 }
 $traffic->check(sub { $test->sql(@_) }, 'the clock of the database');
 is($_->stop, 0, "$_->{name} ends in order") for $one, $two;
