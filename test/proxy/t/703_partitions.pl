@@ -27,7 +27,7 @@ $node->reload;
 # Each proxy knows the database by an address of its own.
 my @proxy = map { $test->start(flags => { database => "host=127.0.0." . ($_ + 1) . ' port=' . $node->port . ' dbname=postgres user=proxy',
 			'cut-time' => '2s', 'ping-interval' => '1s', 'idle-timeout' => '4s' }) } 1 .. 2;
-my $traffic = Evento::Traffic->new(proxies => \@proxy, callers => 4, handlers => 2, timeout => 5000);
+my $traffic = Evento::Traffic->new(proxies => \@proxy, callers => 4, handlers => 2, timeout => 4000);
 my $long = $ENV{EVENTO_LONG};
 
 sub sql { return $test->sql($_[0]) }
@@ -93,6 +93,8 @@ sub no_old_sessions
 
 for my $direction (qw(to from both))
 {
+	# Commands that outlive the fault, and such that do not.
+	$traffic->{timeout} = $direction eq 'both' ? 4000 : 12000;
 	partition(6, 'the database for one proxy', $direction, sub { Evento::Partition::cut($direction, $node->port, address => '127.0.0.2') });
 	no_old_sessions("the database for one proxy, $what{$direction}");
 }
