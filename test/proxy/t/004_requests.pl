@@ -95,17 +95,18 @@ $req = $handler->recv('REQ');
 ok($req, 'the second command follows');
 is(state_of($req)->{serializedObject}, '["shop.State",{"n":2}]', 'with the snapshot that the first one brought');
 is(scalar @{ story($req) }, 0, 'and nothing behind it');
-$handler->respond($req, Evento::Bundle::exception('com.acme.Refused', 'no'));
+$handler->respond($req, Evento::Bundle::exception('com.acme.Refused', 'not yet, as far as I know'));
+$handler->respond($handler->recv('REQ'), Evento::Bundle::exception('com.acme.Refused', 'no'));
 $rsp = $caller->answer($queued);
 is($rsp->{class}, 'ExceptionWrapper', 'an exception comes back');
 is($rsp->{body}{throwable}, 'com.acme.Refused', 'as it is');
 is($test->sql("SELECT count(*) FROM evento.read_stream('thing-1')"), 2, 'and stores nothing');
 
 $id = $caller->command('Make', 'thing-1', '{}');
-$handler->fail($handler->recv('REQ'), 'com.acme.Broken', 'broke');
+$handler->fail($handler->recv('REQ'), 'com.acme.Broken', "broke $_") for 'on the story that was kept', 'on the story that was loaded';
 $rsp = $caller->answer($id);
 is($rsp->{failure}, undef, 'a failure of a command is no failure to the caller');
-is_deeply([ $rsp->{class}, $rsp->{body}{throwable}, $rsp->{body}{message} ], [ 'ExceptionWrapper', 'java.lang.RuntimeException', 'broke' ], 'but an exception');
+is_deeply([ $rsp->{class}, $rsp->{body}{throwable}, $rsp->{body}{message} ], [ 'ExceptionWrapper', 'java.lang.RuntimeException', 'broke on the story that was loaded' ], 'but an exception');
 
 # A forced conflict: SQL appends behind the handler's back.
 $id = $caller->command('Make', 'thing-2', '{}');
