@@ -36,6 +36,7 @@ struct evp_batch
 	uint8_t		head[BATCH_FRAMES][sizeof(((evp_wire_frame_t *) 0)->head)];
 };
 
+static void ended(void *arg);
 static void flush(evp_conn_t *conn);
 static void resume(evp_conn_t *conn);
 
@@ -182,7 +183,10 @@ on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
 	if (nread < 0)
 	{
 		uv_read_stop(stream);
-		conn->callbacks->on_broken(conn, nread == UV_EOF ? "closed by the peer" : uv_strerror((int) nread), false);
+		if (nread == UV_EOF)
+			ended(conn);
+		else
+			conn->callbacks->on_broken(conn, uv_strerror((int) nread), false);
 		return;
 	}
 	conn->last_read = uv_now(conn->hub->loop);
@@ -463,6 +467,22 @@ flush(evp_conn_t *conn)
 	}
 }
 
+/* The peer has closed its side; it may still read.  One that is let go shows by that that it has read to the end, so
+ * nothing more is written to it. */
+static void
+ended(void *arg)
+{
+	evp_conn_t *conn = arg;
+
+	if (conn->doomed == NULL && (!conn->finishing || conn->deaf))
+		flush(conn);
+	if (conn->closing)
+		return;
+	if (conn->tls != NULL && conn->head == NULL && conn->writing == NULL && !conn->shut)
+		evp_tls_io_end(conn->tls);
+	conn->callbacks->on_broken(conn, "closed by the peer", false);
+}
+
 /* ---- TLS ---- */
 
 static void
@@ -483,7 +503,7 @@ on_tls_failed(void *arg, const char *reason, bool breach)
 static int
 begin_tls(evp_conn_t *conn)
 {
-	static const evp_tls_io_callbacks_t callbacks = {NULL, on_plain, on_tls_failed};
+	static const evp_tls_io_callbacks_t callbacks = {NULL, on_plain, ended, on_tls_failed};
 	SSL		   *ssl = evp_tls_session(conn->hub->tls, EVP_TLS_BUNDLE, false);
 
 	conn->tls = evp_tls_io_new(ssl, false, (uv_stream_t *) &conn->tcp, &callbacks, conn);

@@ -557,6 +557,12 @@ on_secured(void *arg)
 }
 
 static void
+on_tls_ended(void *arg)
+{
+	evp_link_close(arg, "closed by the other end");
+}
+
+static void
 on_tls_failed(void *arg, const char *reason, bool breach)
 {
 	(void) breach;
@@ -566,7 +572,7 @@ on_tls_failed(void *arg, const char *reason, bool breach)
 static bool
 begin_tls(evp_link_t *link)
 {
-	static const evp_tls_io_callbacks_t callbacks = {on_secured, take_bytes, on_tls_failed};
+	static const evp_tls_io_callbacks_t callbacks = {on_secured, take_bytes, on_tls_ended, on_tls_failed};
 	SSL		   *ssl = evp_tls_session(link->hub->proxy->tls, EVP_TLS_INTERNAL, link->outgoing);
 
 	link->tls = evp_tls_io_new(ssl, link->outgoing, (uv_stream_t *) &link->tcp, &callbacks, link);

@@ -412,7 +412,7 @@ evp_tls_io_input(evp_tls_io_t *io, const uint8_t *p, size_t n)
 			if (error == SSL_ERROR_WANT_READ)
 				break;
 			if (error == SSL_ERROR_ZERO_RETURN)
-				fail(io, "closed by the peer", false);
+				io->callbacks->on_ended(io->arg);
 			else
 			{
 				const char *reason = trouble(io);

@@ -22,6 +22,8 @@ typedef struct evp_tls_io_callbacks
 	void		(*on_secured) (void *arg);
 	/* Plain bytes have come; valid until return. */
 	void		(*on_plain) (void *arg, const uint8_t *p, size_t n);
+	/* The peer has said that nothing more comes from it: the owner writes what can be written at once, and closes the stream. */
+	void		(*on_ended) (void *arg);
 	/* It cannot go on: the owner closes the stream.  breach: by what the peer did.  reason is a static text. */
 	void		(*on_failed) (void *arg, const char *reason, bool breach);
 } evp_tls_io_callbacks_t;
