@@ -36,6 +36,7 @@
 /* Before a hello nobody needs more. */
 #define STRANGER_FRAME_MAX	((size_t) 1024 * 1024)
 #define STRANGER_STREAMS	1
+#define KEPT_HELLO_MAX	((size_t) 16 * 1024)	/* of one that waits for the access rules: there may be as many as connections */
 
 struct evp_session
 {
@@ -493,7 +494,10 @@ on_hello(evp_session_t *session, const evp_message_t *hello)
 	}
 	if (!evp_guard_ready(session->proxy->guard))
 	{
-		session->hello = evp_blob_ref(hello->blob);
+		if (hello->blob->len > KEPT_HELLO_MAX)
+			reject(session, hello, "INTERNAL", "the access rules are not known yet, and the hello is too long to wait for them");
+		else
+			session->hello = evp_blob_ref(hello->blob);
 		return;
 	}
 	session->has_token = evp_access_hash(hello->auth_token, session->token_hash);
