@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "../include/packed.h"
+#include "cbor.h"
 #include "json.h"
 #include "uuid.h"
 
@@ -144,6 +145,17 @@ evp_http_found(const char *text, int64_t *found)
 	return evp_http_number(digits, INT64_MAX, found);
 }
 
+/* How many bytes of a text from outside an answer may quote: what it begins with and is UTF-8, up to so many. */
+static int
+quotable(evp_slice_t text, size_t most)
+{
+	size_t		n = text.n < most ? text.n : most;
+
+	while (n > 0 && !evp_utf8_valid(text.p, n))
+		n--;
+	return (int) n;
+}
+
 /* ---- parameters ---- */
 
 /* Takes the next "name=value" from a query. */
@@ -260,7 +272,7 @@ evp_http_query_read(evp_http_query_t *query, evp_slice_t text, unsigned allowed,
 			i++;
 		if (i == sizeof(known) / sizeof(known[0]) || (known[i].flag & allowed) == 0)
 		{
-			snprintf(why, size, "unknown parameter \"%.*s\"", (int) (name.n < 60 ? name.n : 60), (const char *) name.p);
+			snprintf(why, size, "unknown parameter \"%.*s\"", quotable(name, 60), (const char *) name.p);
 			return false;
 		}
 		fault = (known[i].flag & query->given & ~(unsigned) (EVP_HTTP_TYPES | EVP_HTTP_CATEGORIES)) != 0 ? "is given twice" :
@@ -378,7 +390,7 @@ refuse_event(const evp_http_events_t *events, const evp_json_t *j, evp_slice_t k
 	if (key.p == NULL)
 		snprintf(why, size, "event %zu %s", events->count + 1, fault);
 	else
-		snprintf(why, size, "\"%.*s\" of event %zu %s", (int) (key.n < 40 ? key.n : 40), (const char *) key.p, events->count + 1, fault);
+		snprintf(why, size, "\"%.*s\" of event %zu %s", quotable(key, 40), (const char *) key.p, events->count + 1, fault);
 	return j->error ? 400 : 422;
 }
 

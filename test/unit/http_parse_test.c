@@ -136,6 +136,10 @@ test_query(void **state)
 	query_is("", 0, NULL);
 	query_is("after=1", EVP_HTTP_FROM, "unknown parameter \"after\"");
 	query_is("x", ~0u, "unknown parameter \"x\"");
+	/* Answers are UTF-8. */
+	query_is("a\xff\x62=1", ~0u, "unknown parameter \"a\"");
+	query_is("a23456789 123456789 123456789 123456789 123456789 123456789\xc3\xa9", ~0u,
+			 "unknown parameter \"a23456789 123456789 123456789 123456789 123456789 123456789\"");
 	query_is("max=1&max=1", ~0u, "max is given twice");
 	query_is("max=0", ~0u, "max must be a number from 1 on");
 	query_is("types=a,,b", ~0u, "types has an empty text");
@@ -185,6 +189,8 @@ test_events(void **state)
 	refused("[{\"type\":\"A\",\"data\":1},{\"data\":1}]", 422, "event 2 has no type");
 	refused("{\"type\":\"A\",\"type\":\"A\",\"data\":1}", 422, "\"type\" of event 1 is given twice");
 	refused("{\"type\":\"A\",\"data\":1,\"x\":1}", 422, "\"x\" of event 1 is not a field of an event");
+	refused("{\"type\":\"A\",\"data\":1,\"x23456789 123456789 123456789 12345678\xe2\x82\xac\":1}", 422,
+			"\"x23456789 123456789 123456789 12345678\" of event 1 is not a field of an event");
 	refused("{\"type\":\"A\",\"data\":1,\"id\":\"1\"}", 422, "\"id\" of event 1 must be a UUID");
 	refused("{\"type\":\"\\u0000\",\"data\":1}", 422, "\"type\" of event 1 has a zero character");
 }
