@@ -173,6 +173,16 @@ verify_mode(const evp_config_t *config)
 	return chosen < 0 ? -1 : verify[chosen];
 }
 
+/* libmicrohttpd's TLS takes a key that is not the certificate's, and fails at each handshake: it is looked at here. */
+static bool
+load_http(const evp_config_t *config)
+{
+	SSL_CTX    *ctx = new_context(config, false, SSL_VERIFY_NONE);
+
+	SSL_CTX_free(ctx);
+	return ctx != NULL && evp_tls_http_load(config);
+}
+
 bool
 evp_tls_reload(evp_tls_t *tls)
 {
@@ -194,7 +204,7 @@ evp_tls_reload(evp_tls_t *tls)
 		ok = ok && SSL_CTX_set_min_proto_version(accept, TLS1_3_VERSION) == 1 && SSL_CTX_set_min_proto_version(dial, TLS1_3_VERSION) == 1;
 	}
 	if (ok && tls->on[EVP_TLS_HTTP])
-		ok = evp_tls_http_load(config);
+		ok = load_http(config);
 	if (!ok)
 	{
 		SSL_CTX_free(bundle);

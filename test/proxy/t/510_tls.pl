@@ -213,7 +213,8 @@ for my $case (
 	[ [ '--bundle-tls', 'on', '--internal-tls', 'off', '--tls-cert', $cert, '--tls-key', $key, '--tls-client-cert', 'required' ], '--tls-client-cert needs --tls-ca' ],
 	[ [ '--tls-cert', $cert, '--tls-key', $key ], '--internal-tls needs --tls-ca' ],
 	[ [ '--bundle-tls', 'on', '--tls-cert', '/nowhere', '--tls-key', $key, '--tls-ca', $ca->ca ], '--tls-cert /nowhere' ],
-	[ [ '--bundle-tls', 'on', '--tls-cert', $cert, '--tls-key', $good->{key}, '--tls-ca', $ca->ca ], 'key values mismatch' ])
+	[ [ '--bundle-tls', 'on', '--tls-cert', $cert, '--tls-key', $good->{key}, '--tls-ca', $ca->ca ], 'key values mismatch' ],
+	[ [ '--http-tls', 'on', '--internal-tls', 'off', '--tls-cert', $cert, '--tls-key', $good->{key} ], 'key values mismatch' ])
 {
 	my ($status, undef, $said) = Evento::ProxyTest::run_program('--database', $database, @{ $case->[0] });
 	is($status, 1, "refused: @{ $case->[0] }[0, 1]");
