@@ -183,6 +183,9 @@ next_turn(caller_t *c)
 	command.name = sim->kind == SIM_QUERY ? "OrderGet" : sim->kind == SIM_SERVICE ? "OrderNotify" :
 		c->placing ? "OrderPlace" : "OrderChange";
 	snprintf(command.order, sizeof(command.order), "%s-%lld", sim->run, (long long) c->order);
+	/* Mixed: of the order, none, and one that all orders share. */
+	if (sim->kind == SIM_AGGREGATE && !(sim->mixed_locks && c->turn % 3 == 1))
+		command.lock = sim->mixed_locks && c->turn % 24 == 2 ? "shared" : command.order;
 	evp_uuid_v4(c->correlation);
 	c->correlation[12] = (uint8_t) (c->number >> 24);
 	c->correlation[13] = (uint8_t) (c->number >> 16);

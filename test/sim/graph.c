@@ -140,7 +140,7 @@ sim_put_request(evp_buf_t *b, const sim_bundle_t *from, const sim_command_t *c, 
 	if (!c->query)
 	{
 		put_field(b, "aggregateId", c->service ? NULL : c->order);
-		put_field(b, "lockId", c->service ? NULL : c->order);
+		put_field(b, "lockId", c->lock);
 	}
 	if (!c->query && !c->service)
 	{

@@ -45,6 +45,7 @@ static const char help[] =
 "  --rate N                requests a second of all callers together (as many as they can)\n"
 "  --timeout MS            of a request (30000)\n"
 "  --run NAME              part of every order's name (random)\n"
+"  --mixed-locks           commands lock their order, nothing, or what all orders share\n"
 "  --allow-failures        failed requests are counted, and do not fail the run\n"
 "  --telemetry             handlers and consumers tell what they do, and answer to it\n"
 "  --tls-ca FILE           TLS to the proxies, whose certificates come from this CA\n"
@@ -170,7 +171,7 @@ options(int argc, char **argv)
 		{"callers", 1, NULL, 'c'}, {"connections", 1, NULL, 'C'}, {"consumers", 1, NULL, 'f'},
 		{"kind", 1, NULL, 'k'}, {"orders", 1, NULL, 'o'}, {"payload", 1, NULL, 'b'},
 		{"snapshot-every", 1, NULL, 'e'}, {"seconds", 1, NULL, 's'}, {"count", 1, NULL, 'n'}, {"rate", 1, NULL, 'R'},
-		{"timeout", 1, NULL, 't'}, {"run", 1, NULL, 'r'}, {"allow-failures", 0, NULL, 'a'},
+		{"timeout", 1, NULL, 't'}, {"run", 1, NULL, 'r'}, {"allow-failures", 0, NULL, 'a'}, {"mixed-locks", 0, NULL, 'm'},
 		{"telemetry", 0, NULL, 't' + 256}, {"tls-ca", 1, NULL, 'A'}, {"tls-cert", 1, NULL, 'T'}, {"tls-key", 1, NULL, 'K'},
 		{"token", 1, NULL, 'x'}, {"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}
 	};
@@ -197,6 +198,7 @@ options(int argc, char **argv)
 			case 'n': sim.count = number("--count", optarg, UINT64_MAX / 2); break;
 			case 't': sim.timeout_ms = (unsigned) number("--timeout", optarg, 3600000); break;
 			case 'a': sim.allow_failures = true; break;
+			case 'm': sim.mixed_locks = true; break;
 			case 't' + 256: sim.telemetry = true; break;
 			case 'A': tls_ca = optarg; break;
 			case 'T': tls_cert = optarg; break;

@@ -95,6 +95,7 @@ typedef struct sim
 	unsigned	timeout_ms;		/* of a request */
 	sim_kind_t	kind;
 	bool		allow_failures;
+	bool		mixed_locks;
 	bool		telemetry;
 	uint64_t	rate;			/* requests a second of all callers; 0: as many as they can */
 	SSL_CTX    *tls;			/* NULL: connections are clear */
@@ -190,6 +191,7 @@ typedef struct sim_command
 {
 	const char *name;			/* OrderPlace, OrderChange, OrderNotify, OrderGet */
 	char		order[128];
+	const char *lock;			/* lockId, NULL: none */
 	int64_t		amount;
 	unsigned	pad;			/* bytes */
 	bool		service;
