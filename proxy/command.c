@@ -470,7 +470,8 @@ on_story_changed(void *arg, const char *payload)
 	evp_commands_t *commands = arg;
 
 	commands->story_changes++;
-	evp_stories_drop(commands->stories, evp_slice_str(payload));
+	evp_command_story_changed(commands, evp_slice_str(payload));
+	evp_metrics.story_bytes = evp_stories_bytes(commands->stories);
 }
 
 /* What was told while nobody listened is not told again. */

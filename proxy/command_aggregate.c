@@ -105,6 +105,7 @@ evp_command_aggregate(evp_command_t *command)
 		EVP_COUNT(story_hits);
 		command->kept = true;
 		command->head = kept->head;
+		command->epoch = evp_command_epoch(command);
 		ask(command, evp_slice_of(kept->state.data, kept->state.len), evp_slice_of(kept->events.data, kept->events.len));
 	}
 	else if (evp_command_is_ahead(command))
@@ -293,8 +294,9 @@ on_answer(void *arg, evp_call_status_t status, const evp_message_t *message)
 	}
 	if (evp_command_call_failed(command, status, message))
 		return;
-	if (command->kept && (!has_event(&command->response) || command->epoch != evp_command_epoch(command)))
+	if ((command->kept && !has_event(&command->response)) || command->epoch != evp_command_epoch(command))
 	{
+		/* Where others have changed the story, its state may have what was erased of it: no snapshot must bring that back. */
 		run_fresh(command);
 		return;
 	}
@@ -333,7 +335,6 @@ ask(evp_command_t *command, evp_slice_t state, evp_slice_t events)
 	evp_buf_t	request;
 	evp_blob_t *blob;
 
-	command->epoch = evp_command_epoch(command);
 	evp_buf_init(&request, MAX_REQUEST);
 	evp_graph_put_decorated(&request, command->graph, state, events);
 	blob = evp_blob_from_buf(&request);
@@ -408,6 +409,7 @@ load(evp_command_t *command)
 
 	evp_command_drop_response(command);
 	command->changes = command->commands->story_changes;
+	command->epoch = evp_command_epoch(command);
 	command->wait = EVP_WAIT_STORE;
 	evp_store_load(command->proxy->store, (const char *) name.p, name.n, command->id,
 				   command->graph->invalidate_snapshot ? EVP_LOAD_EVENTS : EVP_LOAD_SNAPSHOT,

@@ -199,14 +199,11 @@ evp_command_chain(evp_command_t *command)
 	advance(command->commands, queue);
 }
 
-void
-evp_command_chain_broken(evp_command_t *command)
+/* What was run on a story that is worth nothing, and is not sent, is run again. */
+static void
+break_chain(evp_command_queue_t *queue)
 {
-	evp_command_queue_t *queue = command->queue;
-
 	queue->epoch++;
-	queue->alone = ALONE_AFTER;
-	evp_stories_drop(command->commands->stories, command->graph->aggregate_id);
 	while (queue->chain != NULL)
 	{
 		/* From the last on, so that they wait in their order. */
@@ -217,6 +214,27 @@ evp_command_chain_broken(evp_command_t *command)
 		wait_in_queue(last, evp_command_aggregate);
 		DL_PREPEND2(queue->waiting, last, before, after);
 	}
+}
+
+void
+evp_command_chain_broken(evp_command_t *command)
+{
+	evp_stories_drop(command->commands->stories, command->graph->aggregate_id);
+	command->queue->alone = ALONE_AFTER;
+	break_chain(command->queue);
+}
+
+void
+evp_command_story_changed(evp_commands_t *commands, evp_slice_t name)
+{
+	evp_command_queue_t *queue;
+
+	evp_stories_drop(commands->stories, name);
+	HASH_FIND(hh, commands->queues, name.p, name.n, queue);
+	if (queue == NULL)
+		return;
+	break_chain(queue);
+	advance(commands, queue);
 }
 
 bool

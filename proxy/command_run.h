@@ -93,7 +93,7 @@ struct evp_command
 	bool		visible;		/* it was loaded, and has events or a snapshot */
 	bool		fresh;			/* it has to be one that is newly loaded */
 	bool		chained;		/* sent behind another whose event it was run on */
-	uint64_t	epoch;			/* of the queue, when the handler was asked */
+	uint64_t	epoch;			/* of the queue, when the story was taken, or its load begun */
 	uint64_t	changes;		/* of stories, when the load was begun */
 	int64_t		since;			/* watermark known before the first try; -1: none yet */
 	bool		has_response;
@@ -166,10 +166,13 @@ void evp_command_chain(evp_command_t *command);
 /* The append of one that was sent has brought nothing new: what was run on its event is run again. */
 void evp_command_chain_broken(evp_command_t *command);
 
+/* Others have changed an aggregate's story without an event: it is kept no longer, and what was run on it and is not sent is run again. */
+void evp_command_story_changed(evp_commands_t *commands, evp_slice_t name);
+
 /* Are there appends on its aggregate that have not been answered, or not been sent? */
 bool evp_command_is_ahead(const evp_command_t *command);
 
-/* Changes when a chain on its aggregate breaks. */
+/* Changes when a chain on its aggregate breaks, or others have changed the story. */
 uint64_t evp_command_epoch(const evp_command_t *command);
 
 /* Was the aggregate changed by others lately?  ran_alone: one more command has gone its way without a kept story. */

@@ -90,7 +90,15 @@ like($other->answer($id)->{body}{message} // '', qr/what was loaded/, 'a failure
 
 # ---- changes without an event ----
 
-$test->sql(q{SELECT evento.delete_stream('a-1')});
+# Changes a story that the first proxy keeps, which it hears of soon.
+sub is_heard
+{
+	my $bytes = $one->metric('story_bytes');
+	$test->sql($_[0]);
+	return $one->wait_for(sub { $one->metric('story_bytes') < $bytes });
+}
+
+ok(is_heard(q{SELECT evento.delete_stream('a-1')}), 'a deletion is heard of');
 $id = command($caller, 'a-1', 'f');
 is(handle('f'), '', 'after delete_stream the story is empty');
 ok($caller->answer($id), 'answered');
@@ -107,6 +115,19 @@ $handler->respond($call, event('p'));
 is(handle('p'), '', 'it is run again, on what is left');
 ok(object($caller->answer($id)), 'answered');
 is(log_of('a-2'), '2p', 'and stored once');
+
+# Erased while the handler is at work: its snapshot would bring back what is erased.
+$test->sql(q{SELECT evento.append('a-3', 'Changed', '{"n":"o"}')});
+$id = command($caller, 'a-3', 'p');
+$call = next_call();
+is("$call->{n} $call->{story}", 'p o', 'the handler is at work on a loaded story');
+ok(is_heard(q{SELECT evento.erase_stream('a-3', 'a test')}), 'the erasure is heard of');
+$handler->respond($call, event('p', state => '{"n":"o and p"}'));
+$call = next_call();
+is("$call->{n} $call->{story}", 'p ', 'it is run again, on what is left');
+$handler->respond($call, event('p', state => '{"n":"p alone"}'));
+ok(object($caller->answer($id)), 'answered');
+is($test->sql(q{SELECT state->>'n' FROM evento._snapshots WHERE stream = 'a-3'}), 'p alone', 'with the snapshot of that');
 
 $test->sql(q{SELECT evento.save_snapshot('a-1', 5, '{"n":"snapshot"}', 'shop.State')});
 ok($one->wait_for(sub {
