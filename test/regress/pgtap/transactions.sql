@@ -1,7 +1,7 @@
 -- transactions.sql: appends as a part of transactions: commit, rollback,
 -- savepoints, other tables, two-phase commit, isolation levels, read-only.
 \ir helpers.psql
-SELECT plan(39);
+SELECT plan(40);
 CREATE TABLE mine (n integer PRIMARY KEY);
 
 -- ---- all or nothing ----
@@ -117,6 +117,15 @@ SELECT count(*) FROM evento.read_all() \gset
 PREPARE TRANSACTION 'evento_reads';
 SELECT is((SELECT count(*) FROM pg_prepared_xacts), 1::bigint, 'one that has only read may be prepared');
 ROLLBACK PREPARED 'evento_reads';
+
+-- What tells the proxies that a story has changed sends a NOTIFY.
+BEGIN;
+SELECT evento.drop_snapshots('p-1') \gset
+\set ON_ERROR_STOP 0
+PREPARE TRANSACTION 'evento_snapshots';
+\set state :SQLSTATE
+\set ON_ERROR_STOP 1
+SELECT is(:'state'::text, '0A000', 'nor may one that has dropped snapshots');
 
 -- ---- read-only ----
 
