@@ -301,13 +301,15 @@ main(int argc, char **argv)
 	process.worker.number = -1;
 	if (proxy->config.workers > 1)
 	{
-		if (!evp_workers_run(&proxy->config, &process.worker, &status))
+		if (!evp_workers_run(&proxy->config, argc, argv, &process.worker, &status))
 			return status;
 		if (!evp_config_for_worker(&proxy->config, process.worker.number, error, sizeof(error)))
 		{
 			evp_log(EVP_LOG_ERROR, "main", NULL, "%s", error);
 			return 1;
 		}
+		/* They may be others than those that the parent began with. */
+		apply_settings(&proxy->config);
 	}
 	process.argc = argc;
 	process.argv = argv;

@@ -39,6 +39,9 @@ typedef struct child
 
 typedef struct parent
 {
+	evp_config_t *config;
+	int			argc;
+	char	  **argv;
 	child_t		children[EVP_WORKERS_MAX];
 	int			count;
 	int			signals;		/* signalfd */
@@ -182,6 +185,25 @@ reap(parent_t *parent)
 }
 
 static void
+tell_nobody(const char *flag, bool taken)
+{
+	(void) flag;
+	(void) taken;
+}
+
+/* What has changed, or is wrong, the workers say. */
+static void
+reload(parent_t *parent)
+{
+	char		error[1024];
+
+	if (!evp_config_reload(parent->config, parent->argc, parent->argv, -1, tell_nobody, error, sizeof(error)))
+		return;
+	evp_log_set_level((evp_log_level_t) parent->config->log_level);
+	evp_log_set_format((evp_log_format_t) parent->config->log_format);
+}
+
+static void
 take_signals(parent_t *parent)
 {
 	struct signalfd_siginfo info;
@@ -197,6 +219,7 @@ take_signals(parent_t *parent)
 				break;
 			case SIGHUP:
 				evp_notify_reloading();
+				reload(parent);
 				signal_children(parent, SIGHUP);
 				evp_notify(EVP_NOTIFY_READY);
 				break;
@@ -281,11 +304,14 @@ catch_signals(parent_t *parent)
 }
 
 bool
-evp_workers_run(const evp_config_t *config, evp_worker_t *worker, int *status)
+evp_workers_run(evp_config_t *config, int argc, char **argv, evp_worker_t *worker, int *status)
 {
 	static parent_t parent;
 	struct pollfd polled[EVP_WORKERS_MAX + 1];
 
+	parent.config = config;
+	parent.argc = argc;
+	parent.argv = argv;
 	parent.count = (int) config->workers;
 	if (!catch_signals(&parent))
 	{

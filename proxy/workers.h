@@ -26,8 +26,9 @@ typedef struct evp_worker
  * Starts as many workers as the settings say and comes back in each of them, with
  * its number; call it before anything has been made that a fork would share.  In
  * the parent it gives false, when all workers have ended, with the status to exit
- * with.
+ * with.  At SIGHUP the parent reads its settings again, from argc and argv too, as
+ * each worker does: one that is started later has the same as the others.
  */
-bool		evp_workers_run(const evp_config_t *config, evp_worker_t *worker, int *status);
+bool		evp_workers_run(evp_config_t *config, int argc, char **argv, evp_worker_t *worker, int *status);
 
 #endif							/* EVP_WORKERS_H */

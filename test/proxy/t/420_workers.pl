@@ -28,7 +28,9 @@ sub free_row
 }
 
 my ($internal, $http) = (free_row(3), free_row(3));
-my $parent = $test->start(flags => { name => 'p', workers => 3, 'internal-port' => $internal, 'http-port' => $http }, wait => 0);
+my $file = PostgreSQL::Test::Utils::tempdir() . '/proxy.ini';
+append_to_file($file, "max-calls = 1111\n");
+my $parent = $test->start(flags => { config => $file, name => 'p', workers => 3, 'internal-port' => $internal, 'http-port' => $http }, wait => 0);
 # A worker, for what is asked over HTTP.
 my @worker = map { bless { %$parent, http => $http + $_, name => 'p-' . ($_ + 1) }, 'Evento::ProxyTest::Proxy' } 0 .. 2;
 
@@ -83,6 +85,21 @@ ok(healthy($worker[1]), 'ready again');
 
 kill 'HUP', $parent->{pid};
 ok($parent->wait_for(sub { 3 == (() = $parent->log =~ /reads its settings again/g) }), 'SIGHUP reaches every worker');
+# One that is started later has what the others have taken over.
+sub most_calls { return ($_[0]->get('/metrics'))[1] =~ /^evento_proxy_queue_limit_items\{queue="calls"\} (\d+)$/m ? $1 : '' }
+
+is(join(' ', map { most_calls($_) } @worker), '1111 1111 1111', 'a setting of the file');
+unlink $file;
+append_to_file($file, "max-calls = 2222\n");
+is(most_calls($worker[1]), 1111, 'changed, it is not read before SIGHUP');
+kill 'HUP', $parent->{pid};
+ok($parent->wait_for(sub { join(' ', map { most_calls($_) } @worker) eq '2222 2222 2222' }), 'SIGHUP changes it');
+$pid = process(2);
+kill 'KILL', $pid;
+ok($parent->wait_for(sub { process(2) != $pid }), 'a worker is killed and started again');
+ok(healthy($worker[1]), 'ready again');
+is(most_calls($worker[1]), 2222, 'with the setting that the others have');
+
 is((() = $parent->log =~ /needs a restart/g), 0, 'what differs between workers is no change');
 $_->close for @bundles;
 is($parent->stop('TERM', 20), 0, 'SIGTERM ends all with status 0');
