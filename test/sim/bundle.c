@@ -336,6 +336,17 @@ take_bytes(void *arg, const uint8_t *p, size_t left)
 	}
 }
 
+/* The peer has ended its side only: it takes what is queued. */
+static void
+on_ended(void *arg)
+{
+	sim_bundle_t *b = arg;
+
+	sim_bundles_flush();
+	if (!uv_is_closing((uv_handle_t *) &b->tcp))
+		lost(b, "the proxy has hung up");
+}
+
 static void
 on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
 {
@@ -343,10 +354,9 @@ on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
 
 	if (n < 0)
 	{
-		/* The peer has ended its side only: it takes what is queued. */
 		if (n == UV_EOF)
-			sim_bundles_flush();
-		if (!uv_is_closing((uv_handle_t *) &b->tcp))
+			on_ended(b);
+		else if (!uv_is_closing((uv_handle_t *) &b->tcp))
 			lost(b, uv_strerror((int) n));
 	}
 	else if (n > 0 && b->tls != NULL)
@@ -396,7 +406,7 @@ on_tls_failed(void *arg, const char *reason, bool breach)
 static void
 on_connected(uv_connect_t *req, int status)
 {
-	static const evp_tls_io_callbacks_t callbacks = {say_hello, take_bytes, on_tls_failed};
+	static const evp_tls_io_callbacks_t callbacks = {say_hello, take_bytes, on_ended, on_tls_failed};
 	sim_bundle_t *b = req->data;
 
 	if (status < 0)
