@@ -104,14 +104,14 @@ sub transmit
 	return;
 }
 
-# A new command of a caller.  stream, kind (Place, Notify), timeout.
+# A new command of a caller.  stream, kind (Place, Notify), timeout.  Each caller counts by itself: callers that keep step would send one kind for ever.
 sub send_command
 {
 	my ($self, $end, %opt) = @_;
 	my $n = ++$self->{sent};
 	my $c = {
 		n => $n, tag => "t$n", id => Evento::Bundle::uuid(), caller => $end->{instance}, json => qq({"tag":"t$n"}),
-		kind => $n % 3 ? 'Place' : 'Notify', timeout => $self->{timeout}, sent => time, repeats => 0, %opt };
+		kind => $end->{sent}++ % 3 ? 'Place' : 'Notify', timeout => $self->{timeout}, sent => time, repeats => 0, %opt };
 	# Every caller has streams of its own, and all have one in common.
 	$c->{stream} //= $c->{kind} eq 'Notify' ? "service-$end->{instance}" : $n % 4 ? "own-$end->{instance}-" . $n % 5 : 'common';
 	$c->{lock} = $n % 5 ? "lock-$end->{instance}" : 'lock-common' if $c->{kind} eq 'Notify' && $n % 2;
