@@ -27,10 +27,11 @@ my %ran;
 push @{ $ran{ $_->{marker} } }, $_->{revision} for grep { $_->{what} eq 'begin' && $_->{marker} =~ /-race-\d/ } $t->trace;
 my $again = grep { @$_ > 1 } values %ran;
 ok($again > 0, "conflicts occurred in the race ($again commands were handled more than once)");
-# The last run of each is the one that was stored; one before may have seen as many events, of which one was not stored in the end.
+# The last run of each that is in the log is the one that was stored; one before may have seen as many events, of which one
+# was not stored in the end.
 my %last;
-$last{ $_->[-1] }++ for values %ran;
-is(scalar(grep { $_ > 1 } values %last), 0, 'no two commands were stored that were handled on stories of the same length');
+$last{ $ran{$_}[-1] }++ for grep { $ran{$_} } split /\n/, $t->sql(q(SELECT data->>'marker' FROM evento.events WHERE data->>'marker' LIKE '%-race-%'));
+is(scalar(keys %last), scalar(grep { $_ == 1 } values %last), 'no two commands were stored that were handled on stories of the same length');
 $t->proxies_run;
 
 done_testing();
