@@ -221,7 +221,8 @@ evento_append_batch(PG_FUNCTION_ARGS)
 	uint32		nitems;
 	MemoryContext per_item;
 	MemoryContext caller;
-	EventoAppend before = {0};	/* the last item, where it has appended something */
+	const char *before = NULL;	/* stream of the last item, where it has appended something */
+	int			before_len = 0;
 
 	evento_check_write("append_batch()");
 	InitMaterializedSRF(fcinfo, 0);
@@ -263,15 +264,11 @@ evento_append_batch(PG_FUNCTION_ARGS)
 		reader.end = batch_end;
 
 		append.unchained = (append.flags & EVENTO_ITEM_CHAINED) &&
-			!(before.stream != NULL && append.stream != NULL && append.stream_len == before.stream_len &&
-			  memcmp(append.stream, before.stream, before.stream_len) == 0);
+			!(before != NULL && append.stream != NULL && append.stream_len == before_len &&
+			  memcmp(append.stream, before, before_len) == 0);
 		evento_append_item(&append, &outcome);
-		memset(&before, 0, sizeof(before));
-		if (outcome.sqlstate == 0 && !outcome.repeat)
-		{
-			before.stream = append.stream;
-			before.stream_len = append.stream_len;
-		}
+		before = outcome.sqlstate == 0 && !outcome.repeat ? append.stream : NULL;
+		before_len = append.stream_len;
 		put_outcome(rsinfo, &append, &outcome);
 		MemoryContextReset(per_item);
 	}

@@ -320,13 +320,9 @@ evento_lookup_name(EventoLookup *lookup, const char *name, int len, EventoStream
 	return found;
 }
 
-/*
- * Finds a stream by its number; where name is not NULL, the name is palloc'd
- * as text in the current context.  False, and nothing touched, where there is
- * none.
- */
-bool
-evento_lookup_no(EventoLookup *lookup, int64 no, EventoStream *stream, text **name)
+/* Looks the row of _streams with a number up, into the slot. */
+static bool
+find_stream_no(EventoLookup *lookup, int64 no)
 {
 	MemoryContext caller = MemoryContextSwitchTo(lookup->context);
 	ScanKeyData key;
@@ -335,8 +331,6 @@ evento_lookup_no(EventoLookup *lookup, int64 no, EventoStream *stream, text **na
 	open_streams(lookup, EVENTO_REL_STREAMS_PKEY, &lookup->no_index, &lookup->no_scan);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(no));
 	found = find_stream(lookup, lookup->no_scan, &key);
-	if (found)
-		take_stream(lookup, stream, name, caller);
 	MemoryContextSwitchTo(caller);
 	return found;
 }
@@ -464,9 +458,6 @@ evento_lookup_known(EventoLookup *lookup, int64 no, bool newest)
 {
 	KnownSet   *set = known_set(no);
 	KnownStream *known = NULL;
-	MemoryContext caller;
-	ScanKeyData key;
-	bool		found;
 
 	for (int i = 0; i < KNOWN_WAYS && known == NULL; i++)
 	{
@@ -490,13 +481,10 @@ evento_lookup_known(EventoLookup *lookup, int64 no, bool newest)
 		if (known == NULL || set->ways[i].lookup < known->lookup)
 			known = &set->ways[i];
 	}
-	caller = MemoryContextSwitchTo(lookup->context);
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(no));
-	found = find_stream(lookup, lookup->no_scan, &key);
-	if (found)
-		make_known(lookup, known);
-	MemoryContextSwitchTo(caller);
-	return found ? &known->stream : NULL;
+	if (!find_stream_no(lookup, no))
+		return NULL;
+	make_known(lookup, known);
+	return &known->stream;
 }
 
 /*
@@ -644,12 +632,12 @@ evento_stream_by_name(const char *name, int len, Snapshot snapshot, EventoStream
 	return found;
 }
 
-/* A single evento_lookup_no. */
+/* Is there a stream with a number? */
 bool
-evento_stream_by_no(int64 no, Snapshot snapshot, EventoStream *stream, text **name)
+evento_stream_no_exists(int64 no, Snapshot snapshot)
 {
 	EventoLookup *lookup = evento_lookup_begin(snapshot);
-	bool		found = evento_lookup_no(lookup, no, stream, name);
+	bool		found = find_stream_no(lookup, no);
 
 	evento_lookup_end(lookup);
 	return found;

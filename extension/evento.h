@@ -129,11 +129,8 @@ typedef struct EventoStream
 /* Finds a stream by name (not terminated, len bytes) under a snapshot; false where there is none. */
 extern bool evento_stream_by_name(const char *name, int len, Snapshot snapshot, EventoStream *stream);
 
-/*
- * Finds a stream by number; its name is palloc'd as text in the current
- * context where name is not NULL.
- */
-extern bool evento_stream_by_no(int64 no, Snapshot snapshot, EventoStream *stream, text **name);
+/* Is there a stream with a number, under a snapshot? */
+extern bool evento_stream_no_exists(int64 no, Snapshot snapshot);
 
 /* Version of the newest event of a stream that the snapshot sees, 0 where there is none. */
 extern int64 evento_stream_head(int64 no, Snapshot snapshot);
@@ -152,7 +149,6 @@ extern int64 evento_stream_find_id(int64 no, const pg_uuid_t *id, int window, Sn
 typedef struct EventoLookup EventoLookup;
 extern EventoLookup *evento_lookup_begin(Snapshot snapshot);
 extern bool evento_lookup_name(EventoLookup *lookup, const char *name, int len, EventoStream *stream);
-extern bool evento_lookup_no(EventoLookup *lookup, int64 no, EventoStream *stream, text **name);
 extern int64 evento_lookup_head(EventoLookup *lookup, int64 no);
 
 /* What readers want to know of a stream; a session keeps it for many of them. */

@@ -69,7 +69,6 @@ provisional_number(void)
 	static uint32 counter = 0;
 	uint64		xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	const uint64 mask = (UINT64CONST(1) << NUMBER_BITS) - 1;
-	EventoStream other;
 	int64		no;
 
 	if (xid > (uint64) (PG_INT64_MAX >> NUMBER_BITS))
@@ -78,7 +77,7 @@ provisional_number(void)
 	{
 		CHECK_FOR_INTERRUPTS();
 		no = -(int64) ((xid << NUMBER_BITS) | (counter++ & mask));
-	} while (evento_stream_by_no(no, SnapshotSelf, &other, NULL));
+	} while (evento_stream_no_exists(no, SnapshotSelf));
 	return no;
 }
 
