@@ -471,7 +471,6 @@ on_story_changed(void *arg, const char *payload)
 
 	commands->story_changes++;
 	evp_command_story_changed(commands, evp_slice_str(payload));
-	evp_metrics.story_bytes = evp_stories_bytes(commands->stories);
 }
 
 /* What was told while nobody listened is not told again. */
@@ -480,9 +479,9 @@ on_database(void *arg, bool up)
 {
 	evp_commands_t *commands = arg;
 
+	(void) up;
 	commands->story_changes++;
 	evp_stories_clear(commands->stories);
-	commands->listening = up;
 }
 
 evp_commands_t *
@@ -526,6 +525,12 @@ evp_commands_stop(evp_commands_t *commands)
 	evp_turn_stop(&commands->turn);
 	uv_close((uv_handle_t *) &commands->tick, NULL);
 	uv_close((uv_handle_t *) &commands->sweep, NULL);
+}
+
+size_t
+evp_commands_story_bytes(const evp_commands_t *commands)
+{
+	return evp_stories_bytes(commands->stories);
 }
 
 void

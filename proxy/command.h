@@ -16,4 +16,7 @@ void evp_commands_free(evp_commands_t *commands);
 /* Begins a domain or service command; the request is answered in the end, whatever happens. */
 void evp_commands_start(evp_commands_t *commands, evp_request_t *request);
 
+/* What the stories take that are kept. */
+size_t evp_commands_story_bytes(const evp_commands_t *commands);
+
 #endif /* EVP_COMMAND_H */

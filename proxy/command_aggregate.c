@@ -19,6 +19,7 @@
 #include <stdlib.h>
 
 #include "command_run.h"
+#include "db.h"
 #include "metrics.h"
 #include "registry.h"
 
@@ -52,19 +53,13 @@ evp_command_kept_story(const evp_command_t *command)
 	const evp_commands_t *commands = command->commands;
 
 	/* With a registration that was renewed just now, what changes stories is heard of. */
-	if (!commands->listening || !evp_registry_lease_ok(command->proxy->registry))
+	if (!evp_db_is_up(command->proxy->db) || !evp_registry_lease_ok(command->proxy->registry))
 		return NULL;
 	/* One that has its answer already is not to be run, but to append what it has, with the aggregate to itself. */
 	if (command->fresh || command->tries > 0 || command->lock != NULL || command->has_response || needs_ticket(command) ||
 		command->graph->invalidate_snapshot || evp_command_queue_shared(command))
 		return NULL;
 	return evp_stories_find(commands->stories, command->graph->aggregate_id, evp_now(command->proxy));
-}
-
-static void
-count_stories(const evp_command_t *command)
-{
-	evp_metrics.story_bytes = evp_stories_bytes(command->commands->stories);
 }
 
 /* The event is a part of the story that the next command is run on. */
@@ -77,7 +72,6 @@ tell_story(const evp_command_t *command)
 		evp_stories_drop(stories, command->graph->aggregate_id);
 	else
 		evp_stories_add(stories, command->graph->aggregate_id, &command->event, command->has_snapshot ? &command->snapshot : NULL);
-	count_stories(command);
 }
 
 /* ---- beginning ---- */
@@ -371,12 +365,9 @@ ask_on(evp_command_t *command, const evp_story_t *story)
 			evp_graph_put_event(&events, &story->events[i]);
 	/* One that was kept before may be another: this command's event must not go into it. */
 	evp_stories_drop(commands->stories, command->graph->aggregate_id);
-	if (commands->listening && command->changes == commands->story_changes && command->lock == NULL &&
+	if (evp_db_is_up(command->proxy->db) && command->changes == commands->story_changes && command->lock == NULL &&
 		!command->graph->invalidate_snapshot)
-	{
 		kept = evp_stories_put(commands->stories, command->graph->aggregate_id, story->head, &state, &events, evp_now(command->proxy));
-		count_stories(command);
-	}
 	if (kept != NULL)
 		ask(command, evp_slice_of(kept->state.data, kept->state.len), evp_slice_of(kept->events.data, kept->events.len));
 	else if (!state.failed && !events.failed)

@@ -53,8 +53,7 @@ struct evp_commands
 	evp_command_t *all;
 	evp_command_queue_t *queues;
 	evp_stories_t *stories;
-	bool		listening;		/* to what changes stories besides appends */
-	uint64_t	story_changes;	/* those heard of */
+	uint64_t	story_changes;	/* besides appends, and gaps in what is heard of those */
 	evp_command_t *ready;		/* EVP_WAIT_TURN */
 	evp_command_t *delayed;		/* EVP_WAIT_DELAY */
 	size_t		queued;			/* EVP_WAIT_QUEUE */

@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "command.h"
 #include "db.h"
 #include "locks.h"
 #include "metrics.h"
@@ -132,6 +133,7 @@ evp_scrape(const evp_proxy_t *proxy, evp_buf_t *b)
 	evp_metrics.input_bytes = held;
 	evp_metrics.connections = connections;
 	evp_metrics.db_up = evp_db_is_up(proxy->db);
+	evp_metrics.story_bytes = evp_commands_story_bytes(proxy->commands);
 	evp_metrics_render(b);
 	append_pipelines(proxy, b);
 	append_queues(proxy, b);
