@@ -17,7 +17,8 @@
 #include <string.h>
 #include <time.h>
 
-#include <libpq-fe.h>
+#include "client.h"
+
 
 #define MAX_SAMPLES	100000
 #define PAUSE_US	3000
@@ -43,22 +44,6 @@ static struct
 	double		returned[MAX_SAMPLES];
 	int			n_returned;
 }			bench = {.mutex = PTHREAD_MUTEX_INITIALIZER};
-
-static void
-fail(const char *what, PGconn *conn)
-{
-	fprintf(stderr, "latency: %s: %s\n", what, conn ? PQerrorMessage(conn) : "");
-	exit(1);
-}
-
-static double
-now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double) t.tv_sec + (double) t.tv_nsec / 1e9;
-}
 
 /* Runs a statement and gives the bigint in a column of its one row. */
 static int64_t

@@ -25,9 +25,8 @@
 #include <string.h>
 #include <time.h>
 
-#include <libpq-fe.h>
-
 #include "../../include/packed.h"
+#include "client.h"
 
 #define DATA_LENGTH		300
 #define EVENTS_A_STREAM	100
@@ -76,22 +75,6 @@ typedef struct Client
 	unsigned char *out;
 	size_t		length;
 } Client;
-
-static void
-fail(const char *what, PGconn *conn)
-{
-	fprintf(stderr, "load: %s: %s\n", what, conn ? PQerrorMessage(conn) : "");
-	exit(1);
-}
-
-static double
-now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double) t.tv_sec + (double) t.tv_nsec / 1e9;
-}
 
 /* xorshift64*: the choice of streams only has to be spread evenly. */
 static uint64_t

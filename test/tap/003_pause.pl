@@ -7,27 +7,10 @@ use warnings;
 use Cwd qw(abs_path);
 use Evento::Cluster;
 use File::Basename qw(dirname);
-use File::Copy qw(copy);
-use File::Path qw(make_path);
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# The module that stops it, installed as "make check" does, or else built here.
-sub pause_module
-{
-	my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
-	chomp(my $libdir = `'$pg_config' --pkglibdir`);
-	return 'evento_pause' if -e "$libdir/evento_pause.so";
-	my $source = abs_path(dirname(__FILE__) . '/../modules/evento_pause');
-	my $built = "$PostgreSQL::Test::Utils::tmp_check/evento_pause";
-	make_path($built);
-	copy("$source/$_", $built) or die "copy $source/$_: $!" for 'Makefile', 'evento_pause.c';
-	my $log = `make -C '$built' PG_CONFIG='$pg_config' 2>&1`;
-	die "evento_pause was not built:\n$log" if $? != 0;
-	return "$built/evento_pause";
-}
-
-my $node = Evento::Cluster->started('primary', preload => 'evento,' . pause_module(), conf => "bgwriter_lru_maxpages = 0\nshared_buffers = 64MB\nwal_buffers = 8MB\n");
+my $node = Evento::Cluster->started('primary', preload => 'evento,' . Evento::Cluster::pause_module(), conf => "bgwriter_lru_maxpages = 0\nshared_buffers = 64MB\nwal_buffers = 8MB\n");
 my $standby = $node->standby('standby');
 my ($gate, $paused, $waiter, $waiter_null, $listener) = map { $node->background_psql('postgres', on_error_stop => 0) } 1 .. 5;
 my $waiter_standby = $standby->background_psql('postgres');

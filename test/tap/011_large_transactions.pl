@@ -5,32 +5,13 @@
 use strict;
 use warnings;
 
-use Cwd qw(abs_path);
 use Evento::Cluster;
-use File::Basename qw(dirname);
-use File::Copy qw(copy);
-use File::Path qw(make_path);
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-# The module that stops a commit, installed as "make check" does, or else built here.
-sub pause_module
-{
-	my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
-	chomp(my $libdir = `'$pg_config' --pkglibdir`);
-	return 'evento_pause' if -e "$libdir/evento_pause.so";
-	my $source = abs_path(dirname(__FILE__) . '/../modules/evento_pause');
-	my $built = "$PostgreSQL::Test::Utils::tmp_check/evento_pause";
-	make_path($built);
-	copy("$source/$_", $built) or die "copy $source/$_: $!" for 'Makefile', 'evento_pause.c';
-	my $log = `make -C '$built' PG_CONFIG='$pg_config' 2>&1`;
-	die "evento_pause was not built:\n$log" if $? != 0;
-	return "$built/evento_pause";
-}
-
 my $events = $ENV{EVENTO_LONG} ? 1_000_000 : 100_000;
-my $node = Evento::Cluster->started('primary', preload => 'evento,' . pause_module(), conf => "shared_buffers = 16MB\nautovacuum = off\nevento.max_transaction_size = 16GB\n");
+my $node = Evento::Cluster->started('primary', preload => 'evento,' . Evento::Cluster::pause_module(), conf => "shared_buffers = 16MB\nautovacuum = off\nevento.max_transaction_size = 16GB\n");
 $node->safe_psql('postgres', q{SELECT evento.append('kept-1', 'T', '1')});
 
 sub fill

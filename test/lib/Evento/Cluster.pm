@@ -8,7 +8,10 @@ use warnings;
 
 use parent -norequire, 'PostgreSQL::Test::Cluster';
 
+use Cwd qw(abs_path);
 use File::Basename qw(dirname);
+use File::Copy qw(copy);
+use File::Path qw(make_path);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils ();
 use Test::More;
@@ -46,6 +49,21 @@ sub started
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION evento');
 	return $node;
+}
+
+# The module that stops a commit (evento_pause.lock), installed as "make check" does, or else built here: for preload.
+sub pause_module
+{
+	my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
+	chomp(my $libdir = `'$pg_config' --pkglibdir`);
+	return 'evento_pause' if -e "$libdir/evento_pause.so";
+	my $source = abs_path(dirname(__FILE__) . '/../../modules/evento_pause');
+	my $built = "$PostgreSQL::Test::Utils::tmp_check/evento_pause";
+	make_path($built);
+	copy("$source/$_", $built) or die "copy $source/$_: $!" for 'Makefile', 'evento_pause.c';
+	my $log = `make -C '$built' PG_CONFIG='$pg_config' 2>&1`;
+	die "evento_pause was not built:\n$log" if $? != 0;
+	return "$built/evento_pause";
 }
 
 # A streaming standby of a server, started, caught up.

@@ -18,13 +18,7 @@ use Evento::Traffic;
 my $test = Evento::ProxyTest->new(conf => "wal_level = replica\nmax_wal_senders = 4\nhot_standby = on\nhot_standby_feedback = on\nmax_connections = 40\nrestart_after_crash = on\n");
 my $primary = $test->node;
 my $node = $primary;    # who takes writes
-$primary->backup('base');
-my $standby = PostgreSQL::Test::Cluster->new('standby');
-$standby->init_from_backup($primary, 'base', has_streaming => 1);
-$standby->start;
-$primary->append_conf('postgresql.conf', "synchronous_standby_names = '*'\n");
-$primary->reload;
-$primary->poll_query_until('postgres', q(SELECT sync_state = 'sync' FROM pg_stat_replication)) or die 'the standby is not synchronous';
+my $standby = $test->synchronous_standby;
 
 my $hosts = sprintf 'host=%s,%s port=%s,%s dbname=postgres user=proxy', $standby->host, $primary->host, $standby->port, $primary->port;
 my @proxy = map { $test->start(flags => { database => $hosts, 'cut-time' => '2s', 'database-wait' => '10s' }) } 1 .. 2;
