@@ -3,13 +3,13 @@
  *    The process as a whole: the modules of one evento-proxy and how they hang
  *    together.  Everything runs on one libuv loop, without threads.
  *
- *    bytes from bundles            session.c (server.c accepts)
+ *    bytes from bundles            session.c (server.c accepts), session_messages.c
  *      REQ  -> requests.c          the caller's open request, answered once
  *               -> command.c       aggregate and service commands
  *               -> feed.c          event fetch, last sequence number
  *               -> router.c        queries; and whatever command.c asks a handler
  *      RSP  -> router.c            the handler's answer to a call of ours
- *      NTF  -> session.c           registration, enable, disable, discovery
+ *      NTF  -> session_messages.c  registration, enable, disable, discovery
  *               -> telemetry.c     sums of what handlers do
  *               -> reports.c       how consumers and executors stand
  *    bytes from other proxies      link.c -> router.c

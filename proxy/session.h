@@ -16,7 +16,7 @@
 #include "proxy.h"
 #include "wire.h"
 
-/* What others may read of a session; written by session.c and (session_no, node) registry.c only. */
+/* What others may read of a session; written by session.c, session_messages.c and (session_no, node) registry.c only. */
 typedef struct evp_session_info
 {
 	char		   *bundle;
@@ -51,7 +51,7 @@ int evp_session_send_parts(evp_session_t *session, const evp_parts_t *parts);
 void evp_session_close(evp_session_t *session, const char *reason);
 
 /*
- * What session.c calls in other modules:
+ * What a session calls in other modules:
  *   registry.c  void evp_registry_session_welcomed(registry, session)  after WLC; closes an older session of the same
  *                                                                      instance here ("superseded")
  *               void evp_registry_session_changed(registry, session)   names, enabled or ready changed
