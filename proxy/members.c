@@ -498,13 +498,14 @@ evp_members_merge(evp_members_t *m, int64_t self, const evp_member_row_t *rows, 
 	settle(m);
 }
 
-void
-evp_members_expire(evp_members_t *m, uint64_t now)
+bool
+evp_members_expire(evp_members_t *m, uint64_t now, uint64_t seen_at)
 {
 	evp_entry_t *e,
 			   *next_entry;
 	evp_peer_entry_t *p,
 			   *next_peer;
+	bool		waits = false;
 
 	HASH_ITER(hh, m->peers, p, next_peer)
 	{
@@ -517,11 +518,17 @@ evp_members_expire(evp_members_t *m, uint64_t now)
 	{
 		if (e->pub.state != EVP_INSTANCE_CUT || now - e->pub.cut_at < m->cut_ms)
 			continue;
+		if (seen_at < e->pub.cut_at + m->cut_ms)
+		{
+			waits = true;
+			continue;
+		}
 		m->events.on_gone(m->arg, &e->pub);
 		free_entry(m, e);
 		m->changed = true;
 	}
 	settle(m);
+	return waits;
 }
 
 /* ---- links ---- */

@@ -118,8 +118,12 @@ typedef void (*evp_superseded_cb)(void *arg, evp_session_t *session, int64_t by_
 void		evp_members_merge(evp_members_t *m, int64_t self, const evp_member_row_t *rows, size_t n, uint64_t now,
 							  evp_superseded_cb on_superseded);
 
-/* Frees what has been cut for too long. */
-void		evp_members_expire(evp_members_t *m, uint64_t now);
+/*
+ * Frees what has been cut for too long and is not elsewhere: seen_at is when the
+ * newest picture was asked for, and while the database cannot be asked nobody
+ * knows where an instance has gone.  True where something waits for a picture.
+ */
+bool		evp_members_expire(evp_members_t *m, uint64_t now, uint64_t seen_at);
 
 /* The link to a proxy came up; broke, or could not be made; the proxy has another number. */
 void		evp_members_proxy_found(evp_members_t *m, int64_t proxy_id);

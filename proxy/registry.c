@@ -53,6 +53,7 @@ struct evp_registry
 	bool		looking;		/* a picture is under way */
 	bool		look_again;		/* something has changed since it was asked for */
 	uint64_t	looked_at;
+	uint64_t	seen_at;		/* when the newest picture that came was asked for */
 	bool		knows;
 	bool		distrust;		/* the database was away: it may have lost sessions of ours */
 
@@ -442,6 +443,7 @@ on_picture(void *arg, const evp_db_result_t *result)
 		{
 			evp_members_merge(r->members, r->proxy_id, picture.rows, picture.n, evp_now(r->proxy), on_superseded);
 			r->knows = true;
+			r->seen_at = r->looked_at;
 			evp_router_instances_changed(r->proxy->router);
 			evp_links_proxies_changed(r->proxy->links);
 			full = r->superseded_len == MAX_SUPERSEDED;
@@ -488,7 +490,8 @@ tick(evp_registry_t *r)
 {
 	uint64_t	now = evp_now(r->proxy);
 
-	evp_members_expire(r->members, now);
+	if (evp_members_expire(r->members, now, r->seen_at) && !r->looking)
+		look(r);
 	if (r->leaving || !evp_db_is_up(r->proxy->db))
 		return;
 	if (!r->asking && !r->registered && (r->asked_at == 0 || now - r->asked_at >= RETRY_MS))

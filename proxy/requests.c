@@ -545,6 +545,9 @@ evp_requests_request(evp_requests_t *requests, evp_session_t *session, evp_messa
 		refuse(session, req, EVP_EX_REFUSED, "no memory");
 		return;
 	}
+	/* Then its answer is waited for as that of one who has just left. */
+	if (caller->session == NULL && caller->closed_at == 0)
+		caller->closed_at = evp_now(requests->proxy);
 	caller->pins++;
 	take(requests, caller, session, req);
 	caller->pins--;

@@ -661,7 +661,7 @@ call_sent_to(evp_router_t *router, const uint8_t id[16], int64_t session_no)
 {
 	evp_call_t *call = find_call(router, id);
 
-	if (call == NULL || call->foreign || call->state != EVP_CALL_ASKED || call->proxy_id == 0 || call->session_no != session_no)
+	if (call == NULL || call->foreign || call->proxy_id == 0 || call->session_no != session_no)
 		return NULL;
 	return call;
 }
@@ -686,13 +686,17 @@ evp_router_link_refused(evp_router_t *router, const uint8_t id[16], int64_t sess
 		return;
 	target = call->target;
 	proxy_id = call->proxy_id;
-	/* Only one that was asked before is bound to this instance, and may have run there. */
+	/*
+	 * Only one that was asked before is bound to this instance, and may have run
+	 * there.  Others may be tied to it all the same: where several were on their
+	 * way, the refusal of the first has cut the session.
+	 */
 	if (why == EVP_REFUSAL_FULL)
 		end_later(call, call->again && call->kind == EVP_CALL_SERVICE ? EVP_CALL_GONE : EVP_CALL_REFUSED);
-	else if (call->again && call->kind != EVP_CALL_QUERY)
-		tie(call);
-	else
+	else if (!call->again || call->kind == EVP_CALL_QUERY)
 		wait_for_name(call);
+	else if (call->state == EVP_CALL_ASKED)
+		tie(call);
 	if (why == EVP_REFUSAL_NO_SESSION)
 		evp_registry_session_lost(router->proxy->registry, target, proxy_id, session_no);
 	else if (why == EVP_REFUSAL_NOT_READY)

@@ -122,7 +122,9 @@ on_response(sim_bundle_t *b, const evp_message_t *m)
 		sim_failed(b->sim, "a fetch failed: %.*s", (int) m->failure_message.n, m->failure_message.p);
 	else if (c->after < 0)
 	{
-		if (!sim_read_last(m->payload, &c->after))
+		if (sim_read_last(m->payload, &c->after))
+			b->sim->ready++;
+		else
 			sim_wrong(b->sim, "a consumer cannot read the last sequence number");
 	}
 	else if (sim_read_events(m->payload, on_event, c) < 0)
@@ -156,6 +158,8 @@ sim_consumers_start(sim_t *sim)
 								   sim->n_proxies - 1 + i, &consumer_ops, c);
 		if (c->revision == NULL || c->bundle == NULL)
 			return false;
+		/* Once more when it knows where it begins: what is sent before that it would not look for. */
+		sim->expected_ready++;
 	}
 	return consumers != NULL;
 }

@@ -300,13 +300,13 @@ on_clock(uv_timer_t *t)
 			{
 				phase = RUNNING;
 				started = uv_hrtime();
-				printf("ready run %s bundles %u\n", sim.run, sim.ready);
+				printf("ready run %s\n", sim.run);
 				fflush(stdout);
 				sim_callers_go();
 			}
 			else if (ms_since(started) > READY_MS)
 			{
-				sim_wrong(&sim, "%u of %u bundles were not welcomed in time", sim.expected_ready - sim.ready, sim.expected_ready);
+				sim_wrong(&sim, "%u of %u bundles and consumers were not ready in time", sim.expected_ready - sim.ready, sim.expected_ready);
 				stopped = uv_hrtime();
 				close_all();
 			}

@@ -116,7 +116,7 @@ typedef struct sim
 	sim_histogram_t command_to_event;	/* command sent -> event seen by the first consumer */
 	sim_histogram_t answer_to_event;	/* command answered -> the same */
 	uint64_t	events_seen;	/* of this run, by the first consumer */
-	unsigned	ready;			/* bundles that have been welcomed */
+	unsigned	ready;			/* bundles that have been welcomed, and consumers that know where they begin */
 	unsigned	expected_ready;
 	void		(*on_ready) (struct sim *);
 } sim_t;

@@ -288,7 +288,9 @@ picture(int64_t proxy, const char *instance, int64_t session_no, bool enabled)
 static void
 give_up(void)
 {
-	evp_members_expire(f->members, uv_now(&f->loop) + CUT_MS);
+	uint64_t	when = uv_now(&f->loop) + CUT_MS;
+
+	evp_members_expire(f->members, when, when);
 	turn();
 }
 
@@ -647,6 +649,28 @@ test_refused(void **state)
 	expect_end(3, EVP_CALL_REFUSED);
 }
 
+/* The refusal of the first cuts the session; those behind it were not delivered either. */
+static void
+test_refused_together(void **state)
+{
+	(void) state;
+	picture(2, "r", 10, true);
+	call(EVP_CALL_SERVICE);
+	call(EVP_CALL_SERVICE);
+	call(EVP_CALL_AGGREGATE);
+	connect_here(0, true);
+	for (int i = 0; i < 3; i++)
+		evp_router_link_refused(f->proxy.router, f->sent[i].message.correlation, 10, EVP_REFUSAL_NO_SESSION);
+	turn();
+	assert_int_equal(f->sent_count, 6);
+	for (int i = 3; i < 6; i++)
+	{
+		assert_ptr_equal(f->sent[i].session, &f->sessions[0]);
+		answer(0, i, "here");
+		expect_end(i - 2, EVP_CALL_OK);
+	}
+}
+
 static void
 ask_from_link(uint64_t link, uint8_t id, const char *instance, int64_t session_no)
 {
@@ -847,6 +871,7 @@ main(void)
 		TEST(test_remote),
 		TEST(test_link_breaks),
 		TEST(test_refused),
+		TEST(test_refused_together),
 		TEST(test_foreign),
 		TEST(test_deadlines),
 		TEST(test_cancel_and_bounds),

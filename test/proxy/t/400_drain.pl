@@ -75,6 +75,33 @@ sub wait_instance
 	$from->wait_http('/readyz');
 }
 
+# ---- a caller whose first request is on its way ----
+
+{
+	my ($from, $to) = @proxy;
+	my %caller = (bundle => 'web', instance => 'first');
+	my $handler = $to->bundle(bundle => 'shop', instance => 'stays', names => ['Place']);
+	my $caller = $from->bundle(%caller);
+	ok(wait_instance('stays', $to), 'a handler');
+	ok($from->wait_for(sub { $from->metric('sessions') == 1 }), 'a caller elsewhere');
+	kill 'TERM', $from->{pid};
+	ok($from->wait_for(sub { ($from->get('/healthz'))[0] == 503 }), 'its proxy is told to stop');
+	my $first = $caller->command('Place', 'order-4');
+	ok($caller->wait_closed, 'it is let go behind its first request');
+	$caller->close;
+	$handler->respond($handler->recv('REQ'), Evento::Bundle::domain_response('Placed', '{"n":1}'));
+	ok($to->wait_for(sub { $test->sql(q(SELECT count(*) FROM evento.events WHERE stream = 'order-4')) == 1 }), 'its event is stored');
+	ok(!$from->wait_for(sub { !$from->running }, 1), 'its answer waits for it');
+	$caller = $to->bundle(%caller);
+	is($caller->answer($first)->{class}, 'DomainEventMessage', 'and comes where it comes back');
+	ok($from->wait_for(sub { !$from->running }), 'then the proxy ends');
+	is($from->{status}, 0, 'with status 0');
+	$_->close for $caller, $handler;
+	$from->run;
+	$from->wait_http('/readyz');
+	ok($_->wait_for(sub { $_->metric('links') == 2 }), "$_->{name} is linked again") for @proxy;
+}
+
 # ---- what does not come to an end ----
 
 {
@@ -129,7 +156,8 @@ for my $kind ('aggregate', 'service', 'query')
 	for my $proxy (@proxy)
 	{
 		my $other = (grep { $_ != $proxy } @proxy)[0];
-		ok($proxy->wait_for(sub { ($proxy->metric('requests_total') // 0) > 500 }, 60), "$kind: $proxy->{name} is loaded");
+		my $before = $proxy->metric('requests_total');
+		ok($proxy->wait_for(sub { $proxy->metric('requests_total') > $before + 500 }, 60), "$kind: $proxy->{name} is loaded");
 		is($proxy->stop('TERM', 20), 0, "$kind: $proxy->{name} is told to stop and ends with status 0");
 		ok($proxy->wait_for(sub { $other->metric('sessions') >= 9 }, 20), "$kind: all bundles are at the other one") or diag($other->metric('sessions'));
 		$proxy->run;
