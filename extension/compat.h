@@ -39,6 +39,15 @@
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/* 18 knows by itself whether a portal is run once. */
+#if PG_VERSION_NUM >= 180000
+#define evento_portal_run(portal, dest) \
+	PortalRun(portal, FETCH_ALL, true, dest, dest, NULL)
+#else
+#define evento_portal_run(portal, dest) \
+	PortalRun(portal, FETCH_ALL, true, true, dest, dest, NULL)
+#endif
+
 /* 16 calls where a relation's files are by another name. */
 #if PG_VERSION_NUM >= 160000
 #define evento_rel_locator(rel) ((rel)->rd_locator)

@@ -45,6 +45,7 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -337,12 +338,17 @@ commit_as_owner(MemoryContext memory)
 	MemoryContextSwitchTo(memory);
 }
 
-/* Runs a utility statement at top level, as if it had been typed. */
+/*
+ * Runs a utility statement at top level, as if it had been typed: in a portal,
+ * which keeps a snapshot for the event triggers that come behind the last of
+ * the statement's own transactions.
+ */
 static void
 run_statement(const char *sql, MemoryContext memory)
 {
 	PlannedStmt *planned = makeNode(PlannedStmt);
 	RawStmt    *raw;
+	Portal		portal;
 
 	debug_query_string = sql;
 	pgstat_report_activity(STATE_RUNNING, sql);
@@ -356,10 +362,12 @@ run_statement(const char *sql, MemoryContext memory)
 	planned->stmt_location = raw->stmt_location;
 	planned->stmt_len = raw->stmt_len;
 
-	PushActiveSnapshot(GetTransactionSnapshot());
-	ProcessUtility(planned, sql, false, PROCESS_UTILITY_TOPLEVEL, NULL, NULL, None_Receiver, NULL);
-	if (ActiveSnapshotSet())
-		PopActiveSnapshot();
+	portal = CreatePortal("", true, true);
+	portal->visible = false;
+	PortalDefineQuery(portal, NULL, sql, CreateCommandTag(raw->stmt), list_make1(planned), NULL);
+	PortalStart(portal, NULL, 0, InvalidSnapshot);
+	(void) evento_portal_run(portal, None_Receiver);
+	PortalDrop(portal, false);
 	commit_as_owner(memory);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	debug_query_string = NULL;

@@ -170,7 +170,7 @@ COMMENT ON FUNCTION save_snapshot(text, bigint, json, text) IS
 CREATE FUNCTION text(data json, VARIADIC path text[]) RETURNS text
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'evento_text';
 COMMENT ON FUNCTION text(json, text[]) IS
-'The text of what is at a path in JSON: text(data, ''customer'', ''id''). Like #>>: numbers as they were written, objects and arrays as their JSON, NULL where there is nothing or null; but it raises nothing: each \u0000, which text cannot hold, and each half of a surrogate pair becomes U+FFFD.';
+'The text of what is at a path in JSON: text(data, ''customer'', ''id''). Like #>>: numbers as they were written, objects and arrays as their JSON, NULL where there is nothing or null; but it raises nothing: each U+0000, which text cannot hold, and each half of a surrogate pair becomes U+FFFD.';
 
 CREATE TABLE _indexes (
   what       text COLLATE "C" NOT NULL PRIMARY KEY,

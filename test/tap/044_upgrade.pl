@@ -30,9 +30,9 @@ sub output_of
 
 sub create
 {
-	my ($db, $version) = @_;
+	my ($db, $version, $settings) = @_;
 	$node->safe_psql('postgres', "CREATE DATABASE $db TEMPLATE template0");
-	$node->safe_psql($db, 'CREATE EXTENSION evento' . ($version ? " VERSION '$version'" : ''));
+	$node->safe_psql($db, ($settings // '') . 'CREATE EXTENSION evento' . ($version ? " VERSION '$version'" : ''));
 	return;
 }
 
@@ -152,16 +152,18 @@ sub dump_of_the_old
 	return;
 }
 
-# The roles of the cluster, too, come from the first that made them.
+# The roles of the cluster, too, come from the first that made them.  A database
+# may take the backslashes of strings in the old way (until 18).
+my $old_strings = $node->safe_psql('postgres', 'SHOW server_version_num') < 190000 ? 'SET standard_conforming_strings = off; ' : '';
 my %updated;
 for my $version (@versions)
 {
 	my $tag = $version =~ tr/./_/r;
 	create("updated_$tag", $version);
-	$node->safe_psql("updated_$tag", 'ALTER EXTENSION evento UPDATE');
+	$node->safe_psql("updated_$tag", "${old_strings}ALTER EXTENSION evento UPDATE");
 	$updated{$version} = Evento::Catalog::of($node, "updated_$tag");
 }
-create('fresh');
+create('fresh', undef, $old_strings);
 my $fresh = Evento::Catalog::of($node, 'fresh');
 for my $version (@versions)
 {

@@ -1,6 +1,6 @@
 -- index.sql: create_index and drop_index; appends under each kind of index.
 \ir helpers.psql
-SELECT plan(48);
+SELECT plan(51);
 
 SELECT evento.append('order-1', 'A', '{"orderId":1,"customer":{"id":"c1"}}', '{"tenant":"t1"}') \gset
 SELECT is_empty('SELECT * FROM evento.indexes', 'there are none but those that carry the log');
@@ -114,4 +114,19 @@ CALL evento.drop_index('data.customer.id');
 RESET client_min_messages;
 SELECT is((SELECT count(*) FROM evento.indexes), 6::bigint, 'drop_index drops one');
 SELECT is_empty($$SELECT relname FROM pg_class WHERE relname LIKE '\_events\_data\_customer%'$$, 'wholly');
+
+-- ---- event triggers ----
+
+CREATE TABLE commands (tag text, identity text);
+CREATE FUNCTION note_command() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.commands SELECT command_tag, object_identity FROM pg_event_trigger_ddl_commands(); END $$;
+CREATE FUNCTION note_dropped() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.commands SELECT TG_TAG, object_identity FROM pg_event_trigger_dropped_objects(); END $$;
+CREATE EVENT TRIGGER note_command ON ddl_command_end EXECUTE FUNCTION note_command();
+CREATE EVENT TRIGGER note_dropped ON sql_drop EXECUTE FUNCTION note_dropped();
+CALL evento.create_index('data.customer.id');
+SELECT is((SELECT bool_and(valid) FROM evento.indexes WHERE what = 'data.customer.id'), true, 'an index is made where event triggers run SQL');
+CALL evento.drop_index('data.customer.id');
+SELECT is_empty($$SELECT * FROM evento.indexes WHERE what = 'data.customer.id'$$, 'and dropped');
+SELECT results_eq('SELECT * FROM commands', $$SELECT tag, 'evento.' || index_name FROM unnest(ARRAY['CREATE INDEX', 'DROP INDEX']) tag, evento._index_plan('data.customer.id')$$, 'they hear of both');
+DROP EVENT TRIGGER note_command;
+DROP EVENT TRIGGER note_dropped;
 SELECT * FROM finish();
