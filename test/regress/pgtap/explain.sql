@@ -1,6 +1,6 @@
 -- explain.sql: the plans of what users ask the view events for.
 \ir helpers.psql
-SELECT plan(31);
+SELECT plan(37);
 
 SET evento.max_streams_per_transaction = 100000;
 DO $$
@@ -80,6 +80,12 @@ SELECT matches(pg_temp.plan_of($$SELECT * FROM evento.events WHERE category = 'r
 SELECT matches(pg_temp.plan_of($$SELECT * FROM evento.events WHERE category = 'rare' ORDER BY position LIMIT 10$$), '_events_stream', 'then their events');
 SELECT matches(pg_temp.plan_of($$SELECT * FROM evento.streams WHERE category = 'rare'$$), '_streams_category', 'the streams of a category');
 SELECT matches(pg_temp.plan_of($$SELECT * FROM evento.events WHERE recorded_at >= now() ORDER BY recorded_at LIMIT 1$$), '_events_time', 'the first event at a time');
+SELECT matches(pg_temp.plan_of($$SELECT * FROM evento.events WHERE context = 'rare' ORDER BY position DESC LIMIT 10$$), 'Index Scan Backward using _events_context', 'a context backwards');
+SELECT cmp_ok(pg_temp.looked_at($$SELECT * FROM evento.events WHERE context = 'rare' ORDER BY position DESC LIMIT 10$$), '=', 1::bigint, 'only its events');
+SELECT cmp_ok(pg_temp.looked_at($$SELECT * FROM evento.events WHERE category = 'rare' ORDER BY position DESC LIMIT 10$$), '=', 1::bigint, 'a category backwards: only its events');
+SELECT cmp_ok(pg_temp.looked_at($$SELECT * FROM evento.events WHERE type = 'Rare' AND position < 30000 ORDER BY position DESC LIMIT 10$$), '=', 1::bigint, 'a type backwards from a position');
+SELECT matches(pg_temp.plan_of($$SELECT * FROM evento.events WHERE recorded_at < now() ORDER BY recorded_at DESC LIMIT 10$$), 'Index Scan Backward using _events_time', 'backwards from a time');
+SELECT cmp_ok(pg_temp.looked_at($$SELECT * FROM evento.events WHERE recorded_at < now() ORDER BY recorded_at DESC LIMIT 10$$), '=', 10::bigint, 'no more than the page');
 SELECT matches(pg_temp.plan_of($$SELECT count(*) FROM evento.events WHERE recorded_at >= now() AND recorded_at < now() + interval '1 minute'$$), '_events_time', 'a span of time');
 SELECT matches(pg_temp.plan_of($$SELECT * FROM evento.events WHERE evento.text(data, 'customer', 'id') = '77' ORDER BY position$$), '_events_data_customer_id', 'a key of JSON');
 SELECT cmp_ok(pg_temp.looked_at($$SELECT * FROM evento.events WHERE evento.text(data, 'customer', 'id') = '77' ORDER BY position$$), '=', 10::bigint, 'only its events');
