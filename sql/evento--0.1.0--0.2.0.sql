@@ -1363,6 +1363,9 @@ GRANT EXECUTE ON FUNCTION jump_positions(text) TO evento_admin;
 -- A parallel restore loads the rows of an extension's tables in any order.
 ALTER TABLE _handlers DROP CONSTRAINT _handlers_bundle_bundle_version_fkey;
 
+-- Where all tables are published, rows without it could not be changed.
+ALTER TABLE _handlers REPLICA IDENTITY FULL;
+
 CREATE FUNCTION _numbers_check() RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_numbers_check_sql';
 COMMENT ON FUNCTION _numbers_check() IS 'Before numbers of proxies and sessions are given: sees to it that they lie behind all that were given before a promotion, a restore or a copy, and that the commit waits for the disk.';
@@ -2032,6 +2035,8 @@ CREATE TABLE _access_rules (
   bundle      text NOT NULL CHECK (octet_length(bundle) BETWEEN 1 AND 512),
   method      text NOT NULL CHECK (method IN ('trust', 'token', 'cert', 'reject'))
 );
+-- A key that can be deferred is none for a publication.
+ALTER TABLE _access_rules REPLICA IDENTITY FULL;
 COMMENT ON TABLE _access_rules IS 'Who may connect to the proxies, read in the order of the numbers, which have no gaps; the first rule that fits decides. No rule at all lets everybody in.';
 
 CREATE TABLE _bundle_tokens (

@@ -1672,6 +1672,8 @@ CREATE TABLE _handlers (
   -- No foreign key to _bundles: a parallel restore loads the rows of an extension's tables in any order.
 );
 CREATE INDEX _handlers_bundle ON _handlers (bundle, bundle_version);
+-- Where all tables are published, rows without it could not be changed.
+ALTER TABLE _handlers REPLICA IDENTITY FULL;
 COMMENT ON TABLE _handlers IS 'Handlers of each version of a bundle, as it described them.';
 
 CREATE TABLE _payloads (
@@ -2604,6 +2606,8 @@ CREATE TABLE _access_rules (
   bundle      text NOT NULL CHECK (octet_length(bundle) BETWEEN 1 AND 512),
   method      text NOT NULL CHECK (method IN ('trust', 'token', 'cert', 'reject'))
 );
+-- A key that can be deferred is none for a publication.
+ALTER TABLE _access_rules REPLICA IDENTITY FULL;
 COMMENT ON TABLE _access_rules IS 'Who may connect to the proxies, read in the order of the numbers, which have no gaps; the first rule that fits decides. No rule at all lets everybody in.';
 
 CREATE TABLE _bundle_tokens (

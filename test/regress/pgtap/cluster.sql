@@ -3,6 +3,11 @@
 \ir helpers.psql
 SELECT plan(70);
 
+-- A publication of all tables, as tools that capture changes make it, keeps nobody from anything.
+SET client_min_messages = error;
+CREATE PUBLICATION everything FOR ALL TABLES;
+RESET client_min_messages;
+
 -- A lease lasts 5 s, in which a slow server (under valgrind) does not come far:
 -- what is renewed here is renewed an hour ahead.
 CREATE FUNCTION pg_temp.renewed_ahead() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.renewed_at := NEW.renewed_at + interval '1 hour'; RETURN NEW; END$$;

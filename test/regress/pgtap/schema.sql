@@ -1,7 +1,7 @@
 -- schema.sql: what CREATE EXTENSION makes: objects, signatures, settings,
 -- comments, what pg_dump takes along.
 \ir helpers.psql
-SELECT plan(33);
+SELECT plan(34);
 
 SELECT has_schema('evento');
 SELECT results_eq($$SELECT extname::text COLLATE "C", nspname::text COLLATE "C", extversion COLLATE "C" FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'evento'$$,
@@ -111,4 +111,7 @@ SELECT results_eq($$SELECT unnest(extconfig)::regclass::text COLLATE "C" FROM pg
 SELECT is((SELECT seqincrement || ' ' || seqmin || ' ' || seqcycle FROM pg_sequence WHERE seqrelid = 'evento._positions'::regclass), '1024 1 false', 'positions are reserved 1024 at a time');
 SELECT is((SELECT tgenabled FROM pg_trigger WHERE tgrelid = 'evento._events'::regclass AND tgname = '_events_loaded'), 'A', 'rows of a restore are noticed always');
 SELECT is((SELECT count(*) FROM pg_proc WHERE pronamespace = 'evento'::regnamespace AND prosecdef AND proowner <> (SELECT extowner FROM pg_extension WHERE extname = 'evento')), 0::bigint, 'all belongs to who made the extension');
+SELECT results_eq($$SELECT c.relname::text COLLATE "C" FROM pg_class c WHERE c.relnamespace = 'evento'::regnamespace AND c.relkind = 'r' AND NOT (c.relreplident = 'f' OR EXISTS (
+  SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indimmediate AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END)) ORDER BY 1$$,
+  $$VALUES ('_erasures' COLLATE "C"), ('_jumps')$$, 'where all tables are published, rows can be changed of all but those that only get more');
 SELECT * FROM finish();
