@@ -47,7 +47,8 @@ evento_check_not_atomic(FunctionCallInfo fcinfo, const char *what)
 						atomic ? "inside a transaction block or a function" :
 						"in a transaction with isolation level REPEATABLE READ or SERIALIZABLE"),
 				 errdetail("It has to let go of the snapshot while it waits."),
-				 errhint("CALL it on its own.")));
+				 errhint(atomic ? "CALL it on its own." :
+						 "SET default_transaction_isolation = 'read committed'.")));
 }
 
 /* SQL: _on_its_own(what), for procedures in other languages. */

@@ -65,3 +65,7 @@ CALL evento.wait(NULL, '-1 s');
 BEGIN;
 CALL evento.wait(NULL);
 ROLLBACK;
+\set VERBOSITY default
+SET default_transaction_isolation = 'repeatable read';
+CALL evento.wait(NULL);
+RESET default_transaction_isolation;
