@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 
+#include "http.h"
 #include "link.h"
 #include "log.h"
 #include "requests.h"
@@ -22,6 +23,7 @@ typedef struct remains
 	size_t		answers;		/* whose callers have not come back yet */
 	size_t		calls;
 	size_t		bytes;			/* for other proxies */
+	size_t		http;			/* requests */
 } remains_t;
 
 static void
@@ -34,6 +36,7 @@ look(const evp_proxy_t *proxy, remains_t *left)
 	evp_requests_left(proxy->requests, &left->requests, &left->answers);
 	left->calls = evp_router_open(proxy->router);
 	left->bytes = evp_links_queued(proxy->links);
+	left->http = evp_http_open(proxy->http);
 }
 
 static void
@@ -42,13 +45,19 @@ on_timer(uv_timer_t *timer)
 	evp_drain_t *drain = timer->data;
 	uint64_t	passed = evp_now(drain->proxy) - drain->begun_at;
 	remains_t	left;
+	size_t		bundles;
 
 	look(drain->proxy, &left);
-	if (left.connections + left.requests + left.answers + left.calls + left.bytes > 0 && passed < drain->proxy->config.drain_time)
+	bundles = left.connections + left.requests + left.answers + left.calls;
+	/* HTTP is served as long as something else is left; what comes in then would go on for ever. */
+	if (bundles + left.bytes == 0)
+		evp_http_refuse_new(drain->proxy->http);
+	if (bundles + left.bytes + left.http > 0 && passed < drain->proxy->config.drain_time)
 		return;
-	if (left.connections + left.requests + left.answers + left.calls > 0)
-		evp_log(EVP_LOG_WARNING, "drain", NULL, "after %" PRIu64 " ms: %zu connections, %zu requests, %zu answers and %zu calls are left",
-				passed, left.connections, left.requests, left.answers, left.calls);
+	if (bundles + left.http > 0)
+		evp_log(EVP_LOG_WARNING, "drain", NULL,
+				"after %" PRIu64 " ms: %zu connections, %zu requests, %zu answers, %zu calls and %zu HTTP requests are left", passed,
+				left.connections, left.requests, left.answers, left.calls, left.http);
 	else
 		evp_log(EVP_LOG_INFO, "drain", NULL, "finished in %" PRIu64 " ms", passed);
 	uv_close((uv_handle_t *) &drain->timer, NULL);
@@ -64,6 +73,7 @@ evp_drain_begin(evp_drain_t *drain, evp_proxy_t *proxy, void (*done) (void *arg)
 	drain->begun_at = evp_now(proxy);
 	proxy->draining = true;
 	evp_server_drain(proxy->server);
+	evp_http_drain(proxy->http);
 	/* Neither fails on a timer that is set up here. */
 	uv_timer_init(proxy->loop, &drain->timer);
 	drain->timer.data = drain;

@@ -1,7 +1,8 @@
 /*
  * drain.h
  *    The first part of an orderly end: no bundle comes in any more, those that
- *    are here are let go, and what they have asked is finished.
+ *    are here are let go, and what they have asked is finished.  So is what was
+ *    asked over HTTP, but for waiting for events, which ends.
  *
  *    A bundle that is let go gets what is queued for it and the end of the
  *    stream; it reconnects, through the balancer, at another proxy.  To all

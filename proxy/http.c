@@ -43,6 +43,7 @@ struct evp_http
 	evp_http_peer_t *peers;
 	evp_http_log_t *log;
 	evp_http_cluster_t *cluster;
+	bool		refusing;		/* nothing new is begun */
 	bool		stopped;
 };
 
@@ -121,6 +122,8 @@ give(evp_http_request_t *request, unsigned status, const char *type, struct MHD_
 {
 	MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
 	MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+	if (request->proxy->draining)
+		MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
 	for (unsigned i = 0; i < request->header_count; i++)
 		MHD_add_response_header(response, request->headers[i].name, request->headers[i].value);
 	request->status = status;
@@ -390,18 +393,21 @@ begin(evp_http_request_t *request, const char *method)
 
 	EVP_COUNT(http_requests);
 	request->head = strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
-	if (request->http->stopped)
+	if (!find_route(request, method))
+		return false;
+	if (request->http->stopped || (request->http->refusing && request->route->needs != EVP_HTTP_NONE))
 	{
 		evp_http_refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, "stopping", "The proxy is shutting down", NULL);
 		return false;
 	}
-	if (!find_route(request, method) || !may(request))
+	if (!may(request))
 		return false;
 	if (length != NULL && (!evp_http_number(evp_slice_str(length), INT64_MAX, &bytes) || (uint64_t) bytes > request->body.max))
 	{
 		evp_http_refuse(request, MHD_HTTP_CONTENT_TOO_LARGE, "too-large", "The body is too large", "The setting http-body bounds it.");
 		return false;
 	}
+	request->admitted = request->route->needs != EVP_HTTP_NONE;
 	return true;
 }
 
@@ -736,6 +742,35 @@ evp_http_access_changed(evp_http_t *http)
 		if (request->kind != NULL && request->kind->tick != NULL && !is_allowed(request))
 			end_work(request, MHD_HTTP_FORBIDDEN, "forbidden", "Not with these credentials any more", NULL);
 	}
+}
+
+void
+evp_http_drain(evp_http_t *http)
+{
+	evp_http_request_t *request;
+
+	DL_FOREACH(http->requests, request)
+	{
+		if (request->kind != NULL && request->kind->leave != NULL)
+			request->kind->leave(request->work);
+	}
+}
+
+void
+evp_http_refuse_new(evp_http_t *http)
+{
+	http->refusing = true;
+}
+
+size_t
+evp_http_open(const evp_http_t *http)
+{
+	const evp_http_request_t *request;
+	size_t		open = 0;
+
+	DL_FOREACH(http->requests, request)
+		open += request->admitted;
+	return open;
 }
 
 void

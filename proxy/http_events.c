@@ -114,7 +114,18 @@ on_tick(void *work, uint64_t now)
 		(void) evp_cursor_step(&fetch->cursor);	/* keeps the tail */
 }
 
-static const evp_http_work_t fetch_work = {.drop = drop_fetch,.tick = on_tick};
+static void
+on_leave(void *work)
+{
+	fetch_t    *fetch = work;
+
+	/* One whose first read has not ended waits for that, and for nothing behind it. */
+	fetch->until = 0;
+	if (fetch->cursor.asked)
+		answer_fetch(fetch);
+}
+
+static const evp_http_work_t fetch_work = {.drop = drop_fetch,.tick = on_tick,.leave = on_leave};
 
 static bool
 wants_stream(const evp_http_request_t *request)
@@ -141,7 +152,7 @@ start_fetch(evp_http_request_t *request, evp_http_query_t *query)
 	evp_buf_init(&fetch->answer, ANSWER_MAX);
 	if (query->wait > request->proxy->config.http_wait)
 		query->wait = request->proxy->config.http_wait;
-	fetch->until = evp_now(request->proxy) + (request->head ? 0 : query->wait);
+	fetch->until = evp_now(request->proxy) + (request->head || request->proxy->draining ? 0 : query->wait);
 	evp_cursor_init(&fetch->cursor, evp_http_log_of(request), query, &cursor_events, fetch);
 	fetch->cursor.max = (query->given & EVP_HTTP_MAX) == 0 ? READ_EVENTS : query->max > READ_MOST ? READ_MOST : query->max;
 	fetch->cursor.bytes = request->proxy->config.http_answer;

@@ -26,6 +26,7 @@ typedef struct evp_http_work
 {
 	void		(*drop) (void *work);	/* the request is gone: it must not be answered any more */
 	void		(*tick) (void *work, uint64_t now);	/* ten times a second; may be NULL */
+	void		(*leave) (void *work);	/* the proxy drains: no more waiting for events; may be NULL */
 } evp_http_work_t;
 
 struct evp_http_request
@@ -42,8 +43,8 @@ struct evp_http_request
 	evp_slice_t query;
 	evp_buf_t	body;
 	size_t		held;			/* bytes of it that count for the setting http-bytes */
-	unsigned	refusal;		/* status that was decided before the body had come, 0: none */
 	bool		begun;			/* the head was looked at */
+	bool		admitted;		/* it asks for something of the API, and may */
 	bool		head;			/* HEAD: the answer's body is not sent */
 	bool		suspended;
 	const evp_http_work_t *kind;

@@ -30,6 +30,7 @@ typedef struct stream
 	int64_t		told;			/* the position that the client knows */
 	uint64_t	wrote_at;
 	uint64_t	retry_at;		/* 0: no read has failed */
+	bool		leaving;		/* ends when the piece is sent */
 } stream_t;
 
 static bool
@@ -115,7 +116,17 @@ on_drop(void *work)
 	stream->request = NULL;
 }
 
-static const evp_http_work_t stream_work = {.drop = on_drop,.tick = on_tick};
+/* Ends behind what is rendered: the client comes back, at another proxy, with the position that it was told last. */
+static void
+on_leave(void *work)
+{
+	stream_t   *stream = work;
+
+	stream->leaving = true;
+	evp_http_resume(stream->request);
+}
+
+static const evp_http_work_t stream_work = {.drop = on_drop,.tick = on_tick,.leave = on_leave};
 
 /* libmicrohttpd asks for bytes. */
 static ssize_t
@@ -129,6 +140,8 @@ read_piece(void *arg, uint64_t at, char *to, size_t max)
 		return MHD_CONTENT_READER_END_OF_STREAM;
 	if (stream->sent == stream->piece.len)
 	{
+		if (stream->leaving)
+			return MHD_CONTENT_READER_END_OF_STREAM;
 		if (stream->piece.cap > PIECE * 4)
 			evp_buf_free(&stream->piece);
 		evp_buf_reset(&stream->piece);
@@ -200,6 +213,7 @@ evp_http_stream_events(evp_http_request_t *request, evp_http_query_t *query)
 	stream->query = query;
 	stream->told = query->after;
 	stream->wrote_at = evp_now(request->proxy);
+	stream->leaving = request->proxy->draining;
 	evp_buf_init(&stream->piece, PIECE_MAX);
 	evp_buf_appendf(&stream->piece, "retry: %d\n\n", RETRY_MS);
 	evp_cursor_init(&stream->cursor, evp_http_log_of(request), query, &cursor_events, stream);
