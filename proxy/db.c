@@ -26,6 +26,10 @@
 #define SWEEP_MS			100
 #define MAX_LABEL			16
 
+/* So many reads that failed are tried again at once; further ones only where each has taken this long on average. */
+#define TRIES_AT_ONCE		20
+#define TRY_MS				10
+
 /*
  * What a connection is told before anything else: settings of a role or database must not change what the proxy means.
  * The server is to notice too when the network between it and the proxy is gone, as the proxy does (pg_target.c), and not
@@ -502,6 +506,17 @@ evp_db_is_passing(const char *sqlstate)
 			return true;
 	/* Operator intervention; insufficient resources. */
 	return strncmp(sqlstate, "57", 2) == 0 || strncmp(sqlstate, "53", 2) == 0;
+}
+
+bool
+evp_db_read_again(const evp_db_t *db, const evp_db_result_t *result, evp_db_tries_t *tries, uint64_t deadline)
+{
+	uint64_t	now = evp_now(db->proxy);
+
+	if (result->status != EVP_DB_UNKNOWN && (result->status != EVP_DB_ERROR || !evp_db_is_passing(result->sqlstate)))
+		return false;
+	tries->count++;
+	return !db->stopped && now < deadline && (tries->count < TRIES_AT_ONCE || now - tries->begun >= (uint64_t) tries->count * TRY_MS);
 }
 
 void

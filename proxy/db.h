@@ -68,6 +68,19 @@ void evp_db_free(evp_db_t *db);
  */
 void evp_db_run(evp_db_t *db, evp_db_lane_t lane, const evp_db_statement_t *statement, evp_db_cb cb, void *arg);
 
+/* The tries of a statement that only reads. */
+typedef struct evp_db_tries
+{
+	uint64_t		begun;		/* evp_now when it was begun */
+	unsigned		count;		/* that failed */
+} evp_db_tries_t;
+
+/*
+ * Is a read that failed to be sent again?  True until the deadline where the reason may pass: reading changes nothing, so
+ * a lost connection is none to fail for.  What fails over and over, faster than connections come back, is at fault itself.
+ */
+bool evp_db_read_again(const evp_db_t *db, const evp_db_result_t *result, evp_db_tries_t *tries, uint64_t deadline);
+
 /* Errors that lie in the session or in the moment and not in the statement: the same may succeed a little later. */
 bool evp_db_is_passing(const char *sqlstate);
 

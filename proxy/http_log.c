@@ -17,13 +17,12 @@
 #include "tail.h"
 
 #define MAX_SCAN		20000	/* events looked at in one read: the stories of commands wait behind it on its connection */
-#define MAX_TRIES		20
 
 typedef struct read
 {
 	evp_http_log_t *log;
 	evp_cursor_t *cursor;		/* NULL: closed */
-	unsigned	tries;
+	evp_db_tries_t tries;
 } read_t;
 
 struct evp_http_log
@@ -91,6 +90,7 @@ start_reads(evp_http_log_t *log)
 			return;				/* the next step of any cursor tries again */
 		read->log = log;
 		read->cursor = cursor;
+		read->tries.begun = evp_now(log->proxy);
 		cursor->read = read;
 		set_state(cursor, EVP_CURSOR_READING);
 		log->reading++;
@@ -127,9 +127,7 @@ on_read(void *arg, const evp_db_result_t *result)
 	evp_cursor_t *cursor = read->cursor;
 	int64_t		before;
 
-	if (cursor != NULL && !log->stopped &&
-		(result->status == EVP_DB_UNKNOWN || (result->status == EVP_DB_ERROR && evp_db_is_passing(result->sqlstate))) &&
-		evp_now(log->proxy) < cursor->give_up && ++read->tries < MAX_TRIES)
+	if (cursor != NULL && !log->stopped && evp_db_read_again(log->proxy->db, result, &read->tries, cursor->give_up))
 	{
 		run_read(read);
 		return;

@@ -285,7 +285,11 @@ typedef struct read
 	evp_http_request_t *request;	/* NULL: gone */
 	evp_http_query_t query;
 	evp_buf_t	name;
+	evp_db_tries_t tries;
+	uint64_t	give_up;
 } read_t;
+
+static void start_read(read_t *read);
 
 static void
 drop_read(void *work)
@@ -392,6 +396,11 @@ on_read(void *arg, const evp_db_result_t *result)
 		free_read(read);
 		return;
 	}
+	if (evp_db_read_again(read->request->proxy->db, result, &read->tries, read->give_up))
+	{
+		start_read(read);
+		return;
+	}
 	if (result->status == EVP_DB_ERROR)
 	{
 		evp_http_problem_of(&problem, result->sqlstate);
@@ -438,7 +447,7 @@ start_read(read_t *read)
 			   "             WINDOW given AS (ORDER BY CASE WHEN $4 THEN -version ELSE version END)) e ON number = 1 OR bytes <= $5"
 			   " ORDER BY number",
 			   .nparams = 5,.types = types,.values = values,.lengths = lengths,.formats = formats,.result_format = 1,
-			   .deadline = evp_store_wait_until(proxy->store, UINT64_MAX)}, on_read, read);
+			   .deadline = read->give_up}, on_read, read);
 }
 
 void
@@ -471,6 +480,8 @@ evp_http_get_stream(evp_http_request_t *request)
 		read->query.max = READ_EVENTS;
 	if (read->query.max > READ_MOST)
 		read->query.max = READ_MOST;
+	read->tries.begun = evp_now(request->proxy);
+	read->give_up = evp_store_wait_until(request->proxy->store, UINT64_MAX);
 	evp_http_wait(request, &read_work, read);
 	start_read(read);
 }

@@ -81,6 +81,7 @@ struct evp_locks
 	size_t		count;			/* all but the refused */
 	bool		busy;			/* a statement of ours is in flight */
 	unsigned	turn_of;		/* which kind of statement is asked for first next */
+	uint64_t	up_at;			/* when the database was last seen up */
 	uint64_t	poll_at;
 	uint64_t	keep_at;		/* when to give back unknown tickets next, 0: not needed */
 	uint64_t	keep_until;
@@ -628,8 +629,11 @@ on_sweep(uv_timer_t *timer)
 	evp_lock_t *lock,
 			   *next;
 
+	if (!away)
+		locks->up_at = now;
 	DL_FOREACH_SAFE(locks->asking, lock, next)
-		if (lock->deadline <= now || (away && lock->asked + locks->proxy->config.database_wait <= now))
+		if (lock->deadline <= now ||
+			(away && (lock->asked > locks->up_at ? lock->asked : locks->up_at) + locks->proxy->config.database_wait <= now))
 			give_up(lock, away ? EVP_LOCK_AWAY : EVP_LOCK_TIMEOUT);
 	DL_FOREACH_SAFE(locks->sent, lock, next)
 		if (lock->state == LOCK_SENT && lock->cb != NULL && lock->deadline <= now)

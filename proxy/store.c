@@ -578,7 +578,7 @@ void
 evp_store_load(evp_store_t *store, const char *stream, size_t len, const uint8_t *id, evp_load_what_t what, uint64_t deadline,
 			   evp_load_cb cb, void *arg)
 {
-	evp_story_load(store->proxy, stream, len, id, what, evp_store_wait_until(store, deadline), cb, arg);
+	evp_story_load(store->proxy, stream, len, id, what, deadline, cb, arg);
 }
 
 void

@@ -53,7 +53,8 @@ typedef enum evp_load_what
 } evp_load_what_t;
 
 /* evento.load_stream.  id: 16 bytes or NULL.  The story and the bytes it points at are valid until the callback returns.
- * Waits at most database-wait for a database that is away.  Called back exactly once, never from within. */
+ * Waits at most database-wait for a database that is away, and is tried again until the deadline where its connection is
+ * lost.  Called back exactly once, never from within. */
 void evp_store_load(evp_store_t *store, const char *stream, size_t len, const uint8_t *id, evp_load_what_t what,
 					uint64_t deadline, evp_load_cb cb, void *arg);
 

@@ -12,9 +12,6 @@
 #include "metrics.h"
 #include "rows.h"
 
-/* A load that loses its connection this often is at fault itself. */
-#define MAX_TRIES 20
-
 bool
 evp_story_event(const PGresult *rows, int row, int first, evp_event_t *event)
 {
@@ -104,7 +101,7 @@ typedef struct load
 	bool		has_id;
 	uint8_t		id[16];
 	evp_load_what_t what;
-	unsigned	tries;
+	evp_db_tries_t tries;
 	size_t		stream_len;
 	char		stream[];
 } load_t;
@@ -130,13 +127,12 @@ on_loaded(void *arg, const evp_db_result_t *result)
 			break;
 		case EVP_DB_UNKNOWN:
 		case EVP_DB_ERROR:
-			/* Reading changes nothing, so it may be done again. */
-			passing = result->status == EVP_DB_UNKNOWN || evp_db_is_passing(result->sqlstate);
-			if (passing && evp_now(load->proxy) < load->deadline && load->tries++ < MAX_TRIES)
+			if (evp_db_read_again(load->proxy->db, result, &load->tries, load->deadline))
 			{
 				run_load(load);
 				return;
 			}
+			passing = result->status == EVP_DB_UNKNOWN || evp_db_is_passing(result->sqlstate);
 			load->cb(load->arg, passing ? EVP_STORE_AWAY : EVP_STORE_REFUSED, NULL, result->message);
 			break;
 		case EVP_DB_UNSENT:
@@ -159,7 +155,7 @@ run_load(load_t *load)
 	evp_db_run(load->proxy->db, EVP_DB_READ,
 			   &(evp_db_statement_t) {.sql = "SELECT part, " EVP_EVENT_COLUMNS " FROM evento.load_stream($1, $2, $3)",
 			   .nparams = 3,.types = types,.values = values,.lengths = lengths,.formats = formats,.result_format = 1,
-			   .deadline = load->deadline}, on_loaded, load);
+			   .deadline = evp_store_wait_until(load->proxy->store, load->deadline)}, on_loaded, load);
 }
 
 void
@@ -178,7 +174,7 @@ evp_story_load(evp_proxy_t *proxy, const char *stream, size_t len, const uint8_t
 	if (id != NULL)
 		memcpy(load->id, id, 16);
 	load->what = what;
-	load->tries = 0;
+	load->tries = (evp_db_tries_t) {.begun = evp_now(proxy)};
 	load->stream_len = len;
 	memcpy(load->stream, stream, len);
 	load->stream[len] = '\0';

@@ -90,6 +90,17 @@ evp_db_is_passing(const char *sqlstate)
 	return strcmp(sqlstate, EVENTO_SQLSTATE_LOCK_NOT_AVAILABLE) == 0 || strcmp(sqlstate, EVENTO_SQLSTATE_SERIALIZATION) == 0;
 }
 
+/* Nothing is loaded here. */
+bool
+evp_db_read_again(const evp_db_t *db, const evp_db_result_t *result, evp_db_tries_t *tries, uint64_t deadline)
+{
+	(void) db;
+	(void) result;
+	(void) tries;
+	(void) deadline;
+	return false;
+}
+
 /* Ends what is in flight. */
 static void
 end_flight(const evp_db_result_t *result)

@@ -318,6 +318,7 @@ listen bundles
 	bind 127.0.0.1:$port
 	balance leastconn
 	option httpchk GET /healthz
+	http-check expect status 200 error-status L7OKC
 	default-server inter 200ms fall 2 rise 1 on-marked-down shutdown-sessions
 CFG
 	print $fh "\tserver $_->{name} 127.0.0.1:$_->{bundle} check port $_->{http}\n" for @{ $self->{proxies} };

@@ -116,6 +116,7 @@ listen bundles
     bind 127.0.0.1:$port
     balance leastconn
     option httpchk GET /healthz
+    http-check expect status 200 error-status L7OKC
     default-server check inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
 CONF
 	for my $proxy (@{ $self->{proxies} })
