@@ -357,13 +357,18 @@ find_route(evp_http_request_t *request, const char *method)
 	return false;
 }
 
+static evp_http_credentials_t
+credentials_of(const evp_http_request_t *request)
+{
+	return (evp_http_credentials_t) {.authorization = evp_http_header(request, MHD_HTTP_HEADER_AUTHORIZATION),
+		.host = evp_http_header(request, MHD_HTTP_HEADER_HOST)};
+}
+
 /* Do its credentials allow what it asks for? */
 static bool
 is_allowed(const evp_http_request_t *request)
 {
-	const evp_http_credentials_t credentials = {
-		.authorization = evp_http_header(request, MHD_HTTP_HEADER_AUTHORIZATION),
-		.host = evp_http_header(request, MHD_HTTP_HEADER_HOST)};
+	const evp_http_credentials_t credentials = credentials_of(request);
 
 	return request->route->needs == EVP_HTTP_NONE || evp_http_authorize(request->proxy, &credentials) >= request->route->needs;
 }
@@ -371,8 +376,16 @@ is_allowed(const evp_http_request_t *request)
 static bool
 may(evp_http_request_t *request)
 {
+	const evp_http_credentials_t credentials = credentials_of(request);
+
 	if (is_allowed(request))
 		return true;
+	if (!evp_http_can_tell(request->proxy, &credentials))
+	{
+		evp_http_refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, "not-ready", "Whose token it is is not known yet",
+						"The proxy has not read the tokens from the database.");
+		return false;
+	}
 	if (evp_http_header(request, MHD_HTTP_HEADER_AUTHORIZATION) == NULL)
 	{
 		evp_http_add_header(request, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer realm=\"evento\"");

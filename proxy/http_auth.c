@@ -67,13 +67,25 @@ role_of(evp_access_http_t allowed)
 	return EVP_HTTP_NONE;
 }
 
+static bool
+brings_token(const evp_http_credentials_t *credentials)
+{
+	return credentials->authorization != NULL && strncasecmp(credentials->authorization, "Bearer ", 7) == 0;
+}
+
+bool
+evp_http_can_tell(const evp_proxy_t *proxy, const evp_http_credentials_t *credentials)
+{
+	return !brings_token(credentials) || evp_guard_ready(proxy->guard);
+}
+
 evp_http_role_t
 evp_http_authorize(const evp_proxy_t *proxy, const evp_http_credentials_t *credentials)
 {
 	const evp_config_t *config = &proxy->config;
 
 	/* Who brings a token may do what that allows, and no more. */
-	if (credentials->authorization != NULL && strncasecmp(credentials->authorization, "Bearer ", 7) == 0)
+	if (brings_token(credentials))
 		return role_of(evp_guard_http(proxy->guard, evp_slice_str(credentials->authorization + 7)));
 	if (strcmp(config->http_api, "open") == 0)
 		return EVP_HTTP_ADMIN;

@@ -23,6 +23,9 @@ typedef struct evp_http_credentials
 	const char *host;			/* the header */
 } evp_http_credentials_t;
 
+/* False while nobody knows what they allow: they bring a token, and the tokens have not been read yet. */
+bool evp_http_can_tell(const evp_proxy_t *proxy, const evp_http_credentials_t *credentials);
+
 /* Not blocking, and without a look into the database: from the proxy's memory. */
 evp_http_role_t evp_http_authorize(const evp_proxy_t *proxy, const evp_http_credentials_t *credentials);
 

@@ -70,4 +70,19 @@ comes_to(403, 'when it has expired', sub { $http->get('/events', bearer($short))
 ok(ends($live), 'its stream has ended');
 unlike($proxy->log, qr/\Q$_\E/, 'the log tells no token') for $read, $write, $short;
 
+# ---- while nobody knows whose token it is ----
+
+$test->node->stop;
+my $new = $test->start(flags => { 'http-address' => '0.0.0.0' }, wait => 0);
+my $early = Evento::Http->new($new->{http});
+my $answer = $early->get('/events', bearer($write));
+is($answer->{status}, 503, 'a token that the proxy cannot know yet');
+is($answer->{json}{type}, 'urn:evento:not-ready', 'is not refused for good');
+ok($answer->{headers}{'retry-after'}, 'but later');
+is($early->get('/events')->{status}, 401, 'without one it is');
+is($early->get('/healthz', bearer($write))->{status}, 200, 'what is open needs none');
+$test->node->start;
+ok($new->wait_for(sub { ($answer = $early->get('/events', bearer($write)))->{status} != 503 }, 30), 'when the database is back');
+is($answer->{status}, 200, 'it is known');
+
 done_testing();
