@@ -206,18 +206,55 @@ on_closed(evp_link_t *link, const char *reason)
 	failed(links, d);
 }
 
+static bool
+is_greeting(const evp_link_t *link)
+{
+	return !link->outgoing && link->state == EVP_LINK_GREETING;
+}
+
+static bool
+same_address(const evp_link_t *a, const evp_link_t *b)
+{
+	size_t		n = (size_t) (strrchr(a->peer, ':') - a->peer);
+
+	return strncmp(a->peer, b->peer, n + 1) == 0 && strchr(b->peer + n + 1, ':') == NULL;
+}
+
+/* Of those that have proven nothing the oldest, of the address that most of them are from: a proxy needs milliseconds. */
+static evp_link_t *
+least_likely(const evp_links_t *links)
+{
+	evp_link_t *found = NULL;
+	size_t		most = 0;
+
+	for (evp_link_t *link = links->hub.links; link != NULL; link = link->next)
+	{
+		size_t		count = 0;
+
+		if (!is_greeting(link))
+			continue;
+		for (const evp_link_t *other = link; other != NULL; other = other->next)
+			count += is_greeting(other) && same_address(link, other);
+		if (count > most)
+		{
+			most = count;
+			found = link;
+		}
+	}
+	return found;
+}
+
 static void
 on_connection(uv_stream_t *listener, int status)
 {
 	evp_links_t *links = listener->data;
-	bool		full = links->hub.greeting >= MAX_GREETING;
 	evp_link_t *link = status < 0 ? NULL : evp_link_accept(&links->hub, listener);
 
 	if (status < 0)
 		evp_log(EVP_LOG_WARNING, "link", NULL, "cannot accept: %s", uv_strerror(status));
 	else if (link == NULL)
 		evp_log(EVP_LOG_WARNING, "link", NULL, "cannot accept");
-	else if (full)
+	else if (links->hub.greeting > MAX_GREETING && (link = least_likely(links)) != NULL)
 		evp_link_close(link, "too many connections that have proven nothing");
 }
 
