@@ -87,6 +87,7 @@ evp_entry_add(evp_callers_t *callers, evp_entry_t *entry, evp_entry_list_t list,
 	entry->bytes = bytes;
 	entry->ends_at = ends_at;
 	DL_APPEND(callers->lists[list], entry);
+	DL_APPEND2(entry->caller->own[list], entry, own_prev, own_next);
 	if (list == EVP_ENTRY_OPEN)
 	{
 		evp_metrics.requests_open++;
@@ -104,6 +105,7 @@ void
 evp_entry_remove(evp_callers_t *callers, evp_entry_t *entry)
 {
 	DL_DELETE(callers->lists[entry->list], entry);
+	DL_DELETE2(entry->caller->own[entry->list], entry, own_prev, own_next);
 	if (entry->list == EVP_ENTRY_OPEN)
 	{
 		evp_metrics.requests_open--;

@@ -44,6 +44,7 @@ typedef struct evp_caller
 	uint64_t	closed_at;		/* when its last session here ended */
 	bool		has_read;		/* and it had got everything that was sent on it */
 	evp_entry_t *entries;		/* by correlationId, in the order of their making */
+	evp_entry_t *own[EVP_ENTRY_LISTS];	/* the same, by list, each in the order in which they came there */
 	unsigned	open;
 	unsigned	pins;			/* who works on it and does not want it freed */
 	UT_hash_handle hh;
@@ -62,6 +63,8 @@ struct evp_entry
 	uint64_t	ends_at;		/* when it leaves its list */
 	evp_entry_t *prev;
 	evp_entry_t *next;
+	evp_entry_t *own_prev;		/* among the caller's in the same list */
+	evp_entry_t *own_next;
 	UT_hash_handle hh;
 };
 

@@ -556,6 +556,49 @@ evp_requests_request(evp_requests_t *requests, evp_session_t *session, evp_messa
 
 /* ---- callers come and go ---- */
 
+/* The open requests of a caller learn where it is. */
+static void
+tell_open(evp_caller_t *caller)
+{
+	evp_entry_t *entry;
+
+	DL_FOREACH2(caller->own[EVP_ENTRY_OPEN], entry, own_next)
+	{
+		if (entry->request != NULL)
+			entry->request->session = caller->session;
+	}
+}
+
+/* The first of a caller's answers of one list that was sent at a time or later, NULL where none was.  Most were sent long before. */
+static evp_entry_t *
+sent_since(evp_entry_t *head, uint64_t since)
+{
+	evp_entry_t *entry = head == NULL ? NULL : head->own_prev;
+
+	if (entry == NULL || entry->sent_at < since)
+		return NULL;
+	while (entry != head && entry->own_prev->sent_at >= since)
+		entry = entry->own_prev;
+	return entry;
+}
+
+/* Sends a caller's answers of one list again, from one on to the last that was sent by then. */
+static void
+send_own(evp_requests_t *requests, evp_entry_t *entry, uint64_t until)
+{
+	evp_entry_t *last = NULL;
+	evp_entry_t *next;
+
+	/* What is sent goes to the end of a list, behind the last that is looked at. */
+	for (next = entry; next != NULL; next = next->own_next)
+		last = next;
+	for (; entry != NULL && entry->sent_at <= until; entry = next)
+	{
+		next = entry == last ? NULL : entry->own_next;
+		settle_answer(requests, entry);
+	}
+}
+
 /* Sends what is kept for a caller who has come back, here or elsewhere: what could not be sent, and what was sent so
  * shortly before its connection broke that it may not have got there.  The caller may be freed then. */
 static void
@@ -563,16 +606,11 @@ send_kept(evp_requests_t *requests, evp_caller_t *caller)
 {
 	uint64_t	window = requests->proxy->config.answer_again;
 	uint64_t	since = caller->closed_at > window ? caller->closed_at - window : 0;
-	evp_entry_t *entry;
-	evp_entry_t *next;
 
 	caller->pins++;
-	HASH_ITER(hh, caller->entries, entry, next)
-	{
-		if (entry->list == EVP_ENTRY_AWAY || (entry->list != EVP_ENTRY_OPEN && !caller->has_read && entry->sent_at >= since &&
-												 entry->sent_at <= caller->closed_at))
-			settle_answer(requests, entry);
-	}
+	for (int list = EVP_ENTRY_KEPT; list <= EVP_ENTRY_RECENT && !caller->has_read; list++)
+		send_own(requests, sent_since(caller->own[list], since), caller->closed_at);
+	send_own(requests, caller->own[EVP_ENTRY_AWAY], UINT64_MAX);
 	trim(requests);
 	caller->pins--;
 	evp_caller_release(&requests->callers, caller);
@@ -590,11 +628,7 @@ evp_requests_session_welcomed(evp_requests_t *requests, evp_session_t *session)
 		return;
 	}
 	caller->session = session;
-	for (evp_entry_t *entry = caller->entries; entry != NULL; entry = entry->hh.next)
-	{
-		if (entry->request != NULL)
-			entry->request->session = session;
-	}
+	tell_open(caller);
 	send_kept(requests, caller);
 }
 
@@ -609,11 +643,7 @@ evp_requests_session_closed(evp_requests_t *requests, evp_session_t *session)
 	caller->session = NULL;
 	caller->closed_at = evp_now(requests->proxy);
 	caller->has_read = false;
-	for (evp_entry_t *entry = caller->entries; entry != NULL; entry = entry->hh.next)
-	{
-		if (entry->request != NULL)
-			entry->request->session = NULL;
-	}
+	tell_open(caller);
 	if (proxy_of(requests, caller) != 0)
 		send_kept(requests, caller);
 	else
