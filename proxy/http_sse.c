@@ -166,13 +166,20 @@ read_piece(void *arg, uint64_t at, char *to, size_t max)
 	return (ssize_t) n;
 }
 
+/*
+ * libmicrohttpd is done with the response.  Its documentation does not say whether the request was reported as completed
+ * before, so that order does not matter here: a request that is still there forgets the stream.
+ */
 static void
 free_stream(void *arg)
 {
 	stream_t   *stream = arg;
 
 	if (stream->request != NULL)
+	{
+		evp_http_wait(stream->request, NULL, NULL);
 		on_drop(stream);
+	}
 	evp_http_query_free(stream->query);
 	free(stream->query);
 	evp_buf_free(&stream->piece);
