@@ -1,10 +1,12 @@
 # Makefile
 #   Builds and installs evento: the extension (by PGXS, into the PostgreSQL that
-#   PG_CONFIG names) and evento-proxy (into PREFIX/bin).
+#   PG_CONFIG names) and evento-proxy (into PREFIX/bin, its systemd unit into
+#   PREFIX/lib/systemd/system).
 #
 #   make                      builds both
 #   make install              installs both; DESTDIR, PREFIX, PG_CONFIG as usual
 #   make install PROXY=no     installs the extension alone
+#   make uninstall            removes what make install has installed
 #   make run [ARGS=--once]    plays a demonstration on servers of its own
 #   make check [TESTS='…']    runs the tests
 #   make check-versions       runs them with other versions of PostgreSQL [VERSIONS='15 17 18']
@@ -161,11 +163,10 @@ proxy:
 	$(MAKE) -C '$(here)/proxy' PG_CONFIG='$(PG_CONFIG)' VERSION='$(EXTVERSION)' WERROR='$(WERROR)'
 
 install-proxy: proxy
-	install -d '$(DESTDIR)$(PREFIX)/bin'
-	install -m 755 '$(here)/build/evento-proxy' '$(DESTDIR)$(PREFIX)/bin/evento-proxy'
+	$(MAKE) -C '$(here)/proxy' install DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' VERSION='$(EXTVERSION)' WERROR='$(WERROR)'
 
 uninstall-proxy:
-	rm -f '$(DESTDIR)$(PREFIX)/bin/evento-proxy'
+	$(MAKE) -C '$(here)/proxy' uninstall DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)'
 
 clean-proxy:
 	$(MAKE) -C '$(here)/proxy' clean
