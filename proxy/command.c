@@ -142,6 +142,15 @@ evp_command_fail(evp_command_t *command, const char *exception_class, const char
 	end(command);
 }
 
+bool
+evp_command_is_late(evp_command_t *command)
+{
+	if (!command->request->answered)
+		return false;
+	end(command);
+	return true;
+}
+
 void
 evp_command_answer(evp_command_t *command, evp_slice_t payload)
 {

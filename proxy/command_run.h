@@ -128,6 +128,9 @@ void evp_command_call(evp_command_t *command, evp_call_kind_t kind, evp_slice_t 
 /* Every callback of the store begins with this; true where the command is over (and freed now). */
 bool evp_command_store_done(evp_command_t *command);
 
+/* A load came so late that the caller has been told already: no handler is to be asked.  Ends the command; true where it did. */
+bool evp_command_is_late(evp_command_t *command);
+
 /* Answers that end the command; it is freed afterwards. */
 void evp_command_fail(evp_command_t *command, const char *exception_class, const char *message);
 void evp_command_answer(evp_command_t *command, evp_slice_t payload);	/* the CBOR of an EventoResponse */

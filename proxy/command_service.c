@@ -25,7 +25,7 @@ on_stored(void *arg, evp_store_status_t status, const evp_story_t *story, const 
 {
 	evp_command_t *command = arg;
 
-	if (evp_command_store_done(command))
+	if (evp_command_store_done(command) || evp_command_is_late(command))
 		return;
 	if (status != EVP_STORE_OK)
 		evp_command_store_failed(command, status, message);

@@ -21,16 +21,19 @@
 #include "registry.h"
 #include "router.h"
 #include "session.h"
+#include "wheel.h"
 
 #define SWEEP_MS			250
 #define DEFAULT_TIMEOUT_MS	30000
-#define OVERDUE_MS			100		/* whoever works on a request may say by itself that its time is up */
+#define OVERDUE_MS			EVP_WHEEL_TICK_MS	/* whoever works on a request may say by itself that its time is up */
 
 struct evp_requests
 {
 	evp_proxy_t *proxy;
 	evp_callers_t callers;
 	uv_timer_t	sweep;
+	uv_timer_t	timer;			/* runs while the wheel holds something */
+	evp_wheel_t wheel;			/* deadlines of open requests */
 };
 
 /* A request as others see it, and what it belongs to. */
@@ -39,6 +42,7 @@ typedef struct open_request
 	evp_request_t public;		/* first */
 	evp_entry_t *entry;			/* NULL once it is answered */
 	uint64_t	begun;			/* uv_hrtime */
+	evp_wheel_item_t due;
 } open_request_t;
 
 /* Frees an entry, and gives back its request where it is open. */
@@ -51,6 +55,7 @@ drop_entry(evp_requests_t *requests, evp_entry_t *entry)
 	evp_entry_free(&requests->callers, entry);
 	if (request != NULL)
 	{
+		evp_wheel_remove(&requests->wheel, &((open_request_t *) request)->due);
 		((open_request_t *) request)->entry = NULL;
 		evp_request_unref(request);
 	}
@@ -189,6 +194,7 @@ respond(evp_request_t *request, evp_message_t *rsp)
 	if (request->answered)
 		return;
 	request->answered = true;
+	evp_wheel_remove(&requests->wheel, &open->due);
 	evp_metrics.outcomes[kind_of(request)][outcome_of(rsp)]++;
 	evp_histogram_add(&evp_metrics.request_seconds[kind_of(request)], &evp_bounds_seconds, (double) (uv_hrtime() - open->begun) / 1e9);
 	if (entry == NULL)
@@ -451,6 +457,34 @@ is_repeat(evp_requests_t *requests, evp_caller_t *caller, const evp_message_t *r
 	return true;
 }
 
+/* Ends the requests whose time is up. */
+static void
+on_due(uv_timer_t *timer)
+{
+	evp_requests_t *requests = timer->data;
+	evp_wheel_item_t *item;
+
+	while ((item = evp_wheel_turn(&requests->wheel, evp_now(requests->proxy))) != NULL)
+	{
+		open_request_t *open = (open_request_t *) ((char *) item - offsetof(open_request_t, due));
+
+		evp_request_fail(&open->public, EVP_EX_TIMEOUT, "the request was not answered in time");
+	}
+	if (requests->wheel.count == 0)
+		uv_timer_stop(timer);
+}
+
+static void
+set_deadline(evp_requests_t *requests, open_request_t *open)
+{
+	if (requests->wheel.count == 0)
+	{
+		evp_wheel_init(&requests->wheel, evp_now(requests->proxy));
+		uv_timer_start(&requests->timer, on_due, EVP_WHEEL_TICK_MS, EVP_WHEEL_TICK_MS);
+	}
+	evp_wheel_add(&requests->wheel, &open->due, open->public.deadline + OVERDUE_MS);
+}
+
 /* Makes an open request of a message, which is taken over; NULL without memory, and then nothing is changed. */
 static evp_request_t *
 request_new(evp_requests_t *requests, evp_caller_t *caller, evp_message_t *req, const evp_graph_request_t *graph)
@@ -484,6 +518,7 @@ request_new(evp_requests_t *requests, evp_caller_t *caller, evp_message_t *req, 
 	memset(req, 0, sizeof(*req));
 	open->entry = entry;
 	open->begun = uv_hrtime();
+	set_deadline(requests, open);
 	entry->request = &open->public;
 	entry->command = graph->kind == EVP_REQUEST_DOMAIN_COMMAND || graph->kind == EVP_REQUEST_SERVICE_COMMAND;
 	evp_entry_add(&requests->callers, entry, EVP_ENTRY_OPEN, open->public.message.payload.n + EVP_ENTRY_BYTES, 0);
@@ -748,18 +783,11 @@ on_sweep(uv_timer_t *timer)
 {
 	evp_requests_t *requests = timer->data;
 	uint64_t	now = evp_now(requests->proxy);
-	evp_entry_t *entry;
-	evp_entry_t *next;
 
 	for (int list = EVP_ENTRY_AWAY; list < EVP_ENTRY_LISTS; list++)
 	{
 		while (requests->callers.lists[list] != NULL && requests->callers.lists[list]->ends_at <= now)
 			drop_entry(requests, requests->callers.lists[list]);
-	}
-	DL_FOREACH_SAFE(requests->callers.lists[EVP_ENTRY_OPEN], entry, next)
-	{
-		if (now >= entry->request->deadline + OVERDUE_MS)
-			evp_request_fail(entry->request, EVP_EX_TIMEOUT, "the request was not answered in time");
 	}
 }
 
@@ -778,6 +806,8 @@ evp_requests_new(evp_proxy_t *proxy)
 	uv_timer_init(proxy->loop, &requests->sweep);
 	requests->sweep.data = requests;
 	uv_timer_start(&requests->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+	uv_timer_init(proxy->loop, &requests->timer);
+	requests->timer.data = requests;
 	return requests;
 }
 
@@ -785,6 +815,7 @@ void
 evp_requests_stop(evp_requests_t *requests)
 {
 	uv_close((uv_handle_t *) &requests->sweep, NULL);
+	uv_close((uv_handle_t *) &requests->timer, NULL);
 }
 
 void
