@@ -15,6 +15,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "registry.h"
+#include "rows.h"
 #include "uuid.h"
 
 #define MODULE "command"
@@ -238,15 +239,53 @@ on_lock(void *arg, evp_lock_status_t status, int64_t fence)
 		evp_command_fail(command, EVP_EX_STATE, "the lock could not be taken: the database is not reachable");
 }
 
+static void
+take_ticket(evp_command_t *command, const char *name, size_t len, bool in_turn, evp_command_step step)
+{
+	if (command->lock != NULL)
+		evp_locks_release(command->lock);
+	command->wait = EVP_WAIT_LOCK;
+	command->step = step;
+	command->in_turn = in_turn;
+	command->lock = evp_locks_take(command->proxy->locks, name, len, evp_command_store_deadline(command), on_lock, command);
+}
+
 void
 evp_command_lock(evp_command_t *command, evp_command_step step)
 {
 	evp_slice_t name = command->graph->lock_id;
 
-	command->wait = EVP_WAIT_LOCK;
-	command->step = step;
-	command->lock = evp_locks_take(command->proxy->locks, (const char *) name.p, name.n, evp_command_store_deadline(command), on_lock,
-								   command);
+	take_ticket(command, (const char *) name.p, name.n, false, step);
+}
+
+/* A name for its turn that no lockId has, unless somebody wants to: it begins with a control character. */
+void
+evp_command_take_turn(evp_command_t *command, evp_command_step step)
+{
+	evp_slice_t aggregate = command->graph->aggregate_id;
+	char		name[EVENTO_MAX_STREAM_LEN];
+	size_t		len = aggregate.n < sizeof(name) - 1 ? aggregate.n : sizeof(name) - 1;
+
+	/* The name of an aggregate that is as long as may be loses its last byte: two of them have the same turns then. */
+	while (len < aggregate.n && len > 0 && (aggregate.p[len] & 0xc0) == 0x80)
+		len--;
+	name[0] = '\x01';
+	memcpy(name + 1, aggregate.p, len);
+	take_ticket(command, name, len + 1, true, step);
+}
+
+void
+evp_command_call_for_turns(evp_command_t *command)
+{
+	static const Oid types[] = {EVP_OID_TEXT};
+	static const int formats[] = {1};
+	evp_slice_t name = command->graph->aggregate_id;
+	const char *values[] = {(const char *) name.p};
+	const int	lengths[] = {(int) name.n};
+
+	evp_db_run(command->proxy->db, EVP_DB_CONTROL,
+			   &(evp_db_statement_t) {.sql = "SELECT pg_catalog.pg_notify('evento_turn', $1)",.nparams = 1,.types = types,.values = values,
+			   .lengths = lengths,.formats = formats,.result_format = 1,.deadline = evp_command_store_deadline(command)}, NULL, NULL);
 }
 
 bool
@@ -396,7 +435,7 @@ void
 evp_command_append(evp_command_t *command, evp_pack_item_t *item, evp_append_cb cb)
 {
 	item->flags |= EVENTO_ITEM_SAME_ID_WINS;
-	if (command->lock != NULL)
+	if (command->lock != NULL && !command->in_turn)
 	{
 		item->flags |= EVENTO_ITEM_LOCK;
 		item->lock = command->graph->lock_id;
@@ -482,6 +521,12 @@ on_story_changed(void *arg, const char *payload)
 	evp_command_story_changed(commands, evp_slice_str(payload));
 }
 
+static void
+on_turns(void *arg, const char *payload)
+{
+	evp_command_go_in_turn(arg, evp_slice_str(payload));
+}
+
 /* What was told while nobody listened is not told again. */
 static void
 on_database(void *arg, bool up)
@@ -514,6 +559,7 @@ evp_commands_new(evp_proxy_t *proxy)
 	commands->sweep.data = commands;
 	evp_db_subscribe(proxy->db, on_database, commands);
 	evp_db_listen(proxy->db, "evento_story", on_story_changed, commands);
+	evp_db_listen(proxy->db, "evento_turn", on_turns, commands);
 	return commands;
 }
 

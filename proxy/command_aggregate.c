@@ -9,6 +9,10 @@
  *    between.  Anything else that the handler says of a kept story, a refusal
  *    above all, is not passed on: the command is run again on one newly loaded.
  *
+ *    Commands without a lock have nothing to take a ticket for.  After some
+ *    conflicts they call for turns: for a while all proxies take a ticket of the
+ *    proxies' own for each command on the aggregate, and none runs ahead.
+ *
  *    A command whose lockId is its aggregateId takes no ticket: its place in the
  *    queue and the expected version keep others out.  It takes one after some
  *    conflicts, so that callers at several proxies who want the same aggregate
@@ -26,6 +30,9 @@
 /* Conflicts up to this many are answered at once, later ones after a pause that grows. */
 #define TRIES_AT_ONCE	3
 #define PAUSE_MOST		64
+
+/* So often a command is run again where others have changed its story, without an event, while its handler was at work. */
+#define RERUNS_MOST		3
 
 #define MAX_REQUEST		((size_t) 256 * 1024 * 1024)
 
@@ -57,7 +64,7 @@ evp_command_kept_story(const evp_command_t *command)
 		return NULL;
 	/* One that has its answer already is not to be run, but to append what it has, with the aggregate to itself. */
 	if (command->fresh || command->tries > 0 || command->lock != NULL || command->has_response || needs_ticket(command) ||
-		command->graph->invalidate_snapshot || evp_command_queue_shared(command))
+		command->graph->invalidate_snapshot || evp_command_queue_shared(command) || evp_command_queue_in_turn(command))
 		return NULL;
 	return evp_stories_find(commands->stories, command->graph->aggregate_id, evp_now(command->proxy));
 }
@@ -107,6 +114,8 @@ evp_command_aggregate(evp_command_t *command)
 		/* The story that it was to be run on has gone since. */
 		evp_command_requeue(command, evp_command_aggregate);
 	}
+	else if (command->lock == NULL && evp_command_queue_in_turn(command))
+		evp_command_take_turn(command, load);
 	else
 		load(command);
 }
@@ -117,15 +126,20 @@ again(evp_command_t *command)
 {
 	uint64_t	pause;
 
+	/* Callers at other proxies want the same aggregate all the time: from here on in turn with them. */
 	if (command->tries <= TRIES_AT_ONCE)
 		evp_command_aggregate(command);
-	else if (command->lock == NULL && locks_itself(command))
-	{
-		/* Callers at other proxies want the same aggregate all the time: from here on in turn with them. */
+	else if (command->lock == NULL && locks_itself(command) && !evp_command_queue_in_turn(command))
 		evp_command_lock(command, load);
+	else if (command->lock == NULL)
+	{
+		evp_command_call_for_turns(command);
+		evp_command_take_turn(command, load);
 	}
 	else
 	{
+		if (!evp_command_queue_in_turn(command))
+			evp_command_call_for_turns(command);
 		pause = UINT64_C(4) << (command->tries - TRIES_AT_ONCE < 4 ? command->tries - TRIES_AT_ONCE : 4);
 		if (pause > PAUSE_MOST)
 			pause = PAUSE_MOST;
@@ -143,7 +157,8 @@ restart(evp_command_t *command, evp_command_step step)
 		evp_command_requeue(command, step);
 }
 
-/* The aggregate changed under the command, or its lock was lost: all of it again, a bounded number of times. */
+/* The aggregate changed under the command, or its lock was lost: all of it again, a bounded number of times; until its time
+ * is up where it goes in turn, for then only who does not has changed it. */
 static void
 try_again(evp_command_t *command)
 {
@@ -151,7 +166,7 @@ try_again(evp_command_t *command)
 
 	evp_command_drop_response(command);
 	command->tries++;
-	if (command->tries < command->proxy->config.command_tries)
+	if (command->tries < command->proxy->config.command_tries || (command->lock != NULL && command->in_turn))
 	{
 		restart(command, again);
 		return;
@@ -250,7 +265,7 @@ evp_command_send(evp_command_t *command)
 		item.flags |= EVENTO_ITEM_IDS_KNOWN;
 	if (command->chained)
 		item.flags |= EVENTO_ITEM_CHAINED;
-	if (command->lock == NULL && locks_itself(command))
+	if ((command->lock == NULL || command->in_turn) && locks_itself(command))
 		item.flags |= EVENTO_ITEM_UNLOCKED;
 	evp_command_append(command, &item, on_appended);
 }
@@ -279,6 +294,7 @@ static void
 on_answer(void *arg, evp_call_status_t status, const evp_message_t *message)
 {
 	evp_command_t *command = arg;
+	bool		changed;
 
 	if (command->kept && status == EVP_CALL_FAILURE)
 	{
@@ -288,7 +304,8 @@ on_answer(void *arg, evp_call_status_t status, const evp_message_t *message)
 	}
 	if (evp_command_call_failed(command, status, message))
 		return;
-	if ((command->kept && !has_event(&command->response)) || command->epoch != evp_command_epoch(command))
+	changed = command->epoch != evp_command_epoch(command);
+	if ((command->kept && (changed || !has_event(&command->response))) || (changed && command->reruns++ < RERUNS_MOST))
 	{
 		/* Where others have changed the story, its state may have what was erased of it: no snapshot must bring that back. */
 		run_fresh(command);
@@ -308,7 +325,9 @@ on_answer(void *arg, evp_call_status_t status, const evp_message_t *message)
 			}
 			if (!evp_command_prepare(command, false))
 				return;
-			if (command->lock != NULL)
+			/* One that others change all the time gets no snapshot, and nothing is kept of it. */
+			command->has_snapshot = command->has_snapshot && !changed;
+			if (command->lock != NULL || changed)
 				append(command);
 			else
 			{

@@ -81,11 +81,13 @@ struct evp_command
 	bool		abandoned;		/* ended while the store was at work: freed by its callback */
 
 	evp_lock_t *lock;			/* ticket, held or waited for */
+	bool		in_turn;		/* that is its turn on the aggregate, no lock of a user's */
 	int64_t		fence;
 	evp_call_t *call;
 
 	uint8_t		id[16];			/* of the event that it brings about */
 	unsigned	tries;
+	unsigned	reruns;			/* on a loaded story that others have changed meanwhile, without an event */
 	bool		repeated;		/* its event was found in the log when it was to be appended */
 	int64_t		head;			/* of the story the handler was given */
 	bool		kept;			/* that was a kept one, and nobody has looked for the command's id */
@@ -112,6 +114,12 @@ void evp_command_delay(evp_command_t *command, uint64_t ms, evp_command_step ste
 
 /* Takes the lock that its lockId names, then goes on with a step; ends the command where there is none to be had. */
 void evp_command_lock(evp_command_t *command, evp_command_step step);
+
+/* The same for its turn on its aggregate, which commands take that are in each other's way at several proxies. */
+void evp_command_take_turn(evp_command_t *command, evp_command_step step);
+
+/* Tells all proxies that commands on its aggregate are to go in turn for now. */
+void evp_command_call_for_turns(evp_command_t *command);
 
 /* False where a lock is held that others may take over soon: the command is then begun again, or ended. */
 bool evp_command_may_start(evp_command_t *command, evp_command_step again);
@@ -179,6 +187,10 @@ uint64_t evp_command_epoch(const evp_command_t *command);
 
 /* Was the aggregate changed by others lately?  ran_alone: one more command has gone its way without a kept story. */
 bool evp_command_queue_shared(const evp_command_t *command);
+
+/* Do commands on its aggregate go in turn, at all proxies?  Sets that, for a while. */
+bool evp_command_queue_in_turn(const evp_command_t *command);
+void evp_command_go_in_turn(evp_commands_t *commands, evp_slice_t name);
 void evp_command_ran_alone(evp_command_t *command);
 
 /* ---- command_aggregate.c, for the queue ---- */

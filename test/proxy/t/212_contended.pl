@@ -1,0 +1,111 @@
+# 212_contended.pl
+#   An aggregate that callers at two proxies want all the time: one with a quick
+#   handler, which runs ahead, another with a slow one and no lock, which takes its
+#   turn; and one whose story SQL changes all the time, without events.
+use strict;
+use warnings;
+
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use Evento::Bundle;
+use Evento::ProxyTest;
+
+my $test = Evento::ProxyTest->new;
+my ($one, $two) = map { $test->start } 1 .. 2;
+ok($_->wait_for(sub { $one->metric('links') == 2 && $two->metric('links') == 2 }), "$_->{name} is linked") for $one, $two;
+my $quick = $one->bundle(bundle => 'quick', instance => 'quick', names => ['Quick']);
+my $slow = $two->bundle(bundle => 'slow', instance => 'slow', names => ['Slow']);
+my $many = $one->bundle(bundle => 'many', instance => 'many');
+my $few = $two->bundle(bundle => 'few', instance => 'few');
+ok($one->wait_for(sub { $test->sql(q(SELECT count(*) FROM evento.bundles WHERE enabled)) == 4 }), 'all are connected');
+
+use constant { OPEN => 12, SLOW => 6, SLOW_SECONDS => 0.06 };
+
+for my $lock ('none', 'itself')
+{
+	my $stream = "hot-$lock";
+	my @lock = $lock eq 'none' ? (lock => undef) : ();
+	my (%open, @asked, @answers);
+	my $stored = 0;
+	my $waits;
+	my $until = time + 60;
+	# What comes next on a connection, for a moment at most.
+	my $next = sub { my ($bundle, $type) = @_; $bundle->pump(0.001) if !@{ $bundle->{queue} }; return $bundle->recv($type, timeout => 0) };
+	my $limit = sub { time < $until };
+	while ($limit->() && @answers < SLOW)
+	{
+		$open{ $many->command('Quick', $stream, '{}', @lock) } = 1 while keys %open < OPEN;
+		$waits //= $few->command('Slow', $stream, '{}', lock => undef);
+		while (my $req = $next->($quick, 'REQ'))
+		{
+			$quick->respond($req, Evento::Bundle::domain_response('Quickly', '{}'));
+		}
+		if (my $req = $next->($slow, 'REQ'))
+		{
+			push @asked, [ time + SLOW_SECONDS, $req ];
+		}
+		while (@asked && $asked[0][0] <= time)
+		{
+			$slow->respond((shift @asked)->[1], Evento::Bundle::domain_response('Slowly', '{}'));
+		}
+		while (my $rsp = $next->($many, 'RSP'))
+		{
+			delete $open{ $rsp->{correlationId} };
+			$stored++;
+		}
+		if (my $rsp = $next->($few, 'RSP'))
+		{
+			push @answers, $rsp;
+			undef $waits;
+		}
+	}
+	is(scalar(@answers), SLOW, "$lock: the slow ones are answered, beside $stored quick ones");
+	# The quick ones that are open are finished.
+	while ($limit->() && %open)
+	{
+		if (my $req = $next->($quick, 'REQ')) { $quick->respond($req, Evento::Bundle::domain_response('Quickly', '{}')) }
+		while (my $rsp = $next->($many, 'RSP')) { delete $open{ $rsp->{correlationId} }; $stored++ }
+	}
+	is(scalar(keys %open), 0, "$lock: so are all quick ones");
+	is($test->sql("SELECT count(*) FROM evento.events WHERE stream = '$stream' AND type = 'Slowly'"), SLOW, "$lock: each of the slow ones is in the log, once");
+	is($test->sql("SELECT count(*) FROM evento.events WHERE stream = '$stream' AND type = 'Quickly'"), $stored, "$lock: and each of the quick ones");
+	cmp_ok($stored, '>', SLOW, "$lock: neither kept the other away");
+}
+is($test->sql('SELECT count(*) FROM evento._locks'), 0, 'no ticket is left') or diag($test->sql('SELECT name, ticket, fence FROM evento._locks'));
+
+# ---- a story that others change all the time ----
+
+$test->sql(q(SELECT evento.append('kept', 'Slowly', '{}', class => 'shop.Slowly')));
+my $log = "$PostgreSQL::Test::Utils::log_path/snapshots";
+my $saver = fork // die "fork: $!";
+if (!$saver)
+{
+	open(STDIN, '<', '/dev/null') or POSIX::_exit(127);
+	open(STDOUT, '>', $log) or POSIX::_exit(127);
+	open(STDERR, '>&', \*STDOUT) or POSIX::_exit(127);
+	exec 'psql', '-XAtq', '-d', $test->node->connstr('postgres'), '-c',
+	  q(DO $$ BEGIN FOR i IN 1..100000 LOOP PERFORM evento.drop_snapshots('kept'); PERFORM evento.save_snapshot('kept', 1, '{"n":1}', class => 'shop.State'); COMMIT; PERFORM pg_sleep(0.002); END LOOP; END $$)
+	  or POSIX::_exit(127);
+}
+Evento::ProxyTest::started($saver);
+ok($one->wait_for(sub { $test->sql('SELECT count(*) FROM evento._snapshots') > 0 }, 20), 'snapshots are saved') or diag(PostgreSQL::Test::Utils::slurp_file($log));
+my $id = $few->command('Slow', 'kept', '{}', timeout => 20000);
+my $runs = 0;
+my $answer;
+while (!$answer && $runs < 20 && (my $req = $slow->recv('REQ', timeout => 5)))
+{
+	$runs++;
+	sleep 0.1;
+	$slow->respond($req, Evento::Bundle::domain_response('Slowly', '{}', state => '{"n":2}'));
+	$few->pump(0.2) if !@{ $few->{queue} };
+	last if grep { $_->{'@t'} eq 'RSP' } @{ $few->{queue} };
+}
+cmp_ok($runs, '<', 6, 'a command on it is run again a few times');
+is($few->answer($id)->{class}, 'DomainEventMessage', 'and stored');
+kill 'KILL', $saver;
+waitpid $saver, 0;
+Evento::ProxyTest::ended($saver);
+
+is($_->stop, 0, "$_->{name} ends") for $one, $two;
+done_testing();

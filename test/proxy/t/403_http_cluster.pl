@@ -1,0 +1,83 @@
+# 403_http_cluster.pl
+#   GET /cluster with a real standby: it is among the nodes, with the lag that the
+#   primary knows of, while it follows, stands still and is gone; and is the
+#   primary after its promotion.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use Test::More;
+
+use Evento::Http;
+use Evento::ProxyTest;
+
+my $test = Evento::ProxyTest->new(conf => "max_wal_senders = 5\nwal_level = replica\nmax_connections = 100\n");
+my $primary = $test->node;
+my $proxy = $test->start;
+my $http = Evento::Http->new($proxy->{http});
+
+sub nodes { my ($at) = @_; my $answer = ($at // $http)->get('/cluster'); return $answer->{status} == 200 ? @{ $answer->{json}{nodes} } : () }
+
+# The nodes, once code finds them as they should be: a picture is a second old at most.
+sub nodes_become
+{
+	my ($what, $code, $at) = @_;
+	my @nodes;
+	ok($proxy->wait_for(sub { @nodes = nodes($at); $code->(@nodes) }, 30), $what) or diag(explain(\@nodes));
+	return @nodes;
+}
+
+my @nodes = nodes();
+is(scalar(@nodes), 1, 'one node');
+is_deeply([ @{ $nodes[0] }{qw(role state name sync_state lag_bytes lag_seconds)} ], [ 'primary', 'connected', undef, undef, undef, undef ], 'is the primary');
+
+# A standby, as pg_basebackup makes it.
+$primary->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'base', has_streaming => 1);
+$standby->start;
+$primary->wait_for_catchup($standby, 'replay');
+
+@nodes = nodes_become('the standby is a node', sub { @_ == 2 && $_[1]{role} eq 'standby' });
+is($nodes[0]{role}, 'primary', 'behind the primary');
+is($nodes[1]{name}, 'standby', 'by its name');
+is_deeply([ @{ $nodes[1] }{qw(state lag_bytes)} ], [ undef, undef ], 'the role of the proxy may not see more');
+
+$test->sql('GRANT pg_read_all_stats TO proxy');
+@nodes = nodes_become('with pg_read_all_stats it may', sub { ($_[1]{state} // '') eq 'streaming' && defined $_[1]{lag_bytes} });
+is($nodes[1]{sync_state}, 'async', 'nobody waits for it');
+# What it has replayed the primary hears with the next answer only, and something is written all the time.
+nodes_become('it follows', sub { defined $_[1]{lag_bytes} && $_[1]{lag_bytes} < 100_000 });
+
+# It receives, and does not replay.
+$standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
+$standby->poll_query_until('postgres', q(SELECT pg_get_wal_replay_pause_state() = 'paused')) or die 'replay goes on';
+$test->sql(q(SELECT evento.append('s-' || n, 'T', to_json((SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 300) WHERE n > 0))) FROM generate_series(1, 60) n));
+@nodes = nodes_become('one that stands still lags by bytes', sub { ($_[1]{lag_bytes} // 0) > 300_000 });
+$standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+nodes_become('and comes up to it', sub { defined $_[1]{lag_bytes} && $_[1]{lag_bytes} < 100_000 });
+
+# Commits wait for it.
+$primary->append_conf('postgresql.conf', "synchronous_standby_names = 'standby'\n");
+$primary->reload;
+nodes_become('a synchronous one is told', sub { ($_[1]{sync_state} // '') eq 'sync' });
+$primary->append_conf('postgresql.conf', "synchronous_standby_names = ''\n");
+$primary->reload;
+
+# Gone; back; promoted, with a proxy that follows it.
+$standby->stop;
+nodes_become('one that has gone is not shown', sub { @_ == 1 && $_[0]{role} eq 'primary' });
+$standby->start;
+nodes_become('one that is back is', sub { @_ == 2 && ($_[1]{state} // '') eq 'streaming' });
+$primary->wait_for_catchup($standby, 'replay');
+my $reader = $test->start(flags => { database => $standby->connstr('postgres') . ' user=proxy' }, wait => 0);
+my $at_standby = Evento::Http->new($reader->{http});
+$primary->stop('fast');
+my $last = $http->get('/cluster');
+is($last->{status}, 200, 'without a database the last picture is given');
+ok($proxy->wait_for(sub { !$http->get('/cluster')->{json}{database} }, 20), 'which says so');
+$standby->promote;
+nodes_become('the promoted one is the primary', sub { @_ == 1 && $_[0]{role} eq 'primary' }, $at_standby);
+
+is($_->stop, 0, "$_->{name} ends") for $proxy, $reader;
+done_testing();
