@@ -90,6 +90,7 @@ OBJS = \
 	extension/dbhook.o \
 	extension/erase.o \
 	extension/heads.o \
+	extension/ids.o \
 	extension/index.o \
 	extension/json.o \
 	extension/key_ops.o \

@@ -222,8 +222,8 @@ check_head_visible(const EventoEntry *entry)
  * The file of evento._events, for as long as this (sub)transaction keeps the
  * lock on the table.
  */
-static Oid
-events_filenode(void)
+Oid
+evento_buffer_filenode(void)
 {
 	if (!OidIsValid(buffer->filenode))
 	{
@@ -261,7 +261,7 @@ evento_buffer_load(EventoEntry *entry)
 		return;
 	memset(&entry->row, 0, sizeof(entry->row));
 	if (!entry->changed &&
-		evento_heads_find(evento_db(), events_filenode(), entry->hash, entry->name, entry->len,
+		evento_heads_find(evento_db(), evento_buffer_filenode(), entry->hash, entry->name, entry->len,
 						  &entry->row.no, &entry->stored_head))
 		entry->exists = true;
 	else
@@ -778,7 +778,7 @@ evento_stream_head_locked(const char *name, int len, bool change, EventoStream *
 	{
 		entry->changed = true;
 		entry->loaded = false;
-		evento_heads_forget(evento_db(), events_filenode(), entry->hash, entry->name, entry->len);
+		evento_heads_forget(evento_db(), evento_buffer_filenode(), entry->hash, entry->name, entry->len);
 	}
 	evento_buffer_load(entry);
 	*stream = entry->row;

@@ -191,6 +191,7 @@ struct EventoLookup
 	TupleTableSlot *event_slot;
 	Relation	event_index;
 	IndexScanDesc event_scan;
+	IndexScanDesc id_scan;
 	Buffer		vmbuffer;
 	CheckedPage pages[CHECKED_PAGES];
 };
@@ -232,10 +233,13 @@ evento_lookup_end(EventoLookup *lookup)
 		table_close(lookup->streams, NoLock);
 	}
 	if (lookup->event_scan != NULL)
+		index_endscan(lookup->event_scan);
+	if (lookup->id_scan != NULL)
+		index_endscan(lookup->id_scan);
+	if (lookup->events != NULL)
 	{
 		if (BufferIsValid(lookup->vmbuffer))
 			ReleaseBuffer(lookup->vmbuffer);
-		index_endscan(lookup->event_scan);
 		ExecDropSingleTupleTableSlot(lookup->event_slot);
 		index_close(lookup->event_index, NoLock);
 		table_close(lookup->events, NoLock);
@@ -487,6 +491,31 @@ evento_lookup_known(EventoLookup *lookup, int64 no, bool newest)
 	return &known->stream;
 }
 
+/* Opens a scan of _events by stream and version, with a number of keys, unless it is open. */
+static void
+open_events(EventoLookup *lookup, IndexScanDesc *scan, int nkeys)
+{
+	if (*scan != NULL)
+		return;
+	if (lookup->events == NULL)
+	{
+		lookup->events = table_open(evento_rel(EVENTO_REL_EVENTS), AccessShareLock);
+		lookup->event_slot = table_slot_create(lookup->events, NULL);
+		lookup->event_index = index_open(evento_rel(EVENTO_REL_EVENTS_STREAM),
+										 AccessShareLock);
+	}
+	*scan = evento_index_beginscan(lookup->events, lookup->event_index, lookup->snapshot,
+								   nkeys);
+
+	/*
+	 * Asking for the index tuple makes the scan keep its pin on the leaf page,
+	 * so that the heap line an entry points to cannot be given to another row
+	 * while the entry is looked at: that is needed for snapshots that are not
+	 * MVCC.
+	 */
+	(*scan)->xs_want_itup = true;
+}
+
 /*
  * Starts a walk over the versions of a stream, newest first, in the index
  * alone.
@@ -496,23 +525,7 @@ walk_begin(EventoLookup *lookup, int64 no)
 {
 	ScanKeyData key;
 
-	if (lookup->event_scan == NULL)
-	{
-		lookup->events = table_open(evento_rel(EVENTO_REL_EVENTS), AccessShareLock);
-		lookup->event_slot = table_slot_create(lookup->events, NULL);
-		lookup->event_index = index_open(evento_rel(EVENTO_REL_EVENTS_STREAM),
-										 AccessShareLock);
-		lookup->event_scan = evento_index_beginscan(lookup->events, lookup->event_index,
-													lookup->snapshot, 1);
-
-		/*
-		 * Asking for the index tuple makes the scan keep its pin on the leaf
-		 * page, so that the heap line an entry points to cannot be given to
-		 * another row while the entry is looked at: that is needed for
-		 * snapshots that are not MVCC.
-		 */
-		lookup->event_scan->xs_want_itup = true;
-	}
+	open_events(lookup, &lookup->event_scan, 1);
 	ScanKeyInit(&key, Anum_index_stream_no, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(no));
 	index_rescan(lookup->event_scan, &key, 1, NULL, 0);
@@ -551,10 +564,10 @@ walk_version(EventoLookup *lookup)
 									   scan->xs_itupdesc, &isnull));
 }
 
+/* The event id in the entry that a scan stands on. */
 static pg_uuid_t *
-walk_id(EventoLookup *lookup)
+scan_id(IndexScanDesc scan)
 {
-	IndexScanDesc scan = lookup->event_scan;
 	bool		isnull;
 
 	return DatumGetUUIDP(index_getattr(scan->xs_itup, Anum_index_id,
@@ -607,18 +620,44 @@ evento_lookup_id(EventoLookup *lookup, int64 no, const pg_uuid_t *id, int window
 			if (!walk_visible(lookup))
 				continue;
 			oldest = Max(version - window + 1, 1);
-			if (memcmp(walk_id(lookup), id, UUID_LEN) == 0)
+			if (memcmp(scan_id(lookup->event_scan), id, UUID_LEN) == 0)
 				found = version;
 			continue;
 		}
 		if (version < oldest)
 			break;
 		/* Visibility may cost a look at the heap: only where the id fits. */
-		if (memcmp(walk_id(lookup), id, UUID_LEN) == 0 && walk_visible(lookup))
+		if (memcmp(scan_id(lookup->event_scan), id, UUID_LEN) == 0 && walk_visible(lookup))
 			found = version;
 	}
 	MemoryContextSwitchTo(caller);
 	return found;
+}
+
+/*
+ * Gives the id of every entry of a stream from a version on, newest first,
+ * whether its event is visible or not.
+ */
+void
+evento_lookup_ids(EventoLookup *lookup, int64 no, int64 from,
+				  void (*take) (void *arg, const pg_uuid_t *id), void *arg)
+{
+	MemoryContext caller = MemoryContextSwitchTo(lookup->context);
+	ScanKeyData keys[2];
+
+	/* A key for the version, too: with one for the stream alone a scan reads all that it has on a page. */
+	open_events(lookup, &lookup->id_scan, 2);
+	ScanKeyInit(&keys[0], Anum_index_stream_no, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(no));
+	ScanKeyInit(&keys[1], Anum_index_version, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(from));
+	index_rescan(lookup->id_scan, keys, 2, NULL, 0);
+	while (index_getnext_tid(lookup->id_scan, BackwardScanDirection) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		take(arg, scan_id(lookup->id_scan));
+	}
+	MemoryContextSwitchTo(caller);
 }
 
 /* A single evento_lookup_name. */

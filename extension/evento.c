@@ -25,6 +25,7 @@ int			evento_append_memory = 64 * 1024;
 int			evento_max_json_depth = 256;
 int			evento_cached_streams = 65536;
 int			evento_id_window = 1000;
+int			evento_cached_ids = 262144;
 int			evento_position_jump = 1000000000;
 int			evento_watermark_interval = 2;
 
@@ -71,6 +72,11 @@ define_settings(void)
 							"Event ids are unique within a stream as far as that.",
 							&evento_id_window, 1000, 1, 1000000,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("evento.cached_ids",
+							"Event ids that a session remembers of the streams it appends to.",
+							"Takes 4 bytes each; 0 keeps none.",
+							&evento_cached_ids, 262144, 0, 16 * 1024 * 1024,
+							PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("evento.position_jump",
 							"Positions left out after a promotion, a restore or a copy.",
 							"Should be more than could be appended and read without being replicated.",

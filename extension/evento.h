@@ -161,7 +161,19 @@ typedef struct EventoKnownStream
 } EventoKnownStream;
 extern const EventoKnownStream *evento_lookup_known(EventoLookup *lookup, int64 no, bool newest);
 extern int64 evento_lookup_id(EventoLookup *lookup, int64 no, const pg_uuid_t *id, int window);
+extern void evento_lookup_ids(EventoLookup *lookup, int64 no, int64 from,
+							  void (*take) (void *arg, const pg_uuid_t *id), void *arg);
 extern void evento_lookup_end(EventoLookup *lookup);
+
+/* ---- ids.c ---- */
+
+/*
+ * False where this session knows that none of the newest window versions of a
+ * stream has an id.  The caller has the stream's lock; head is its last version,
+ * filenode that of evento._events, lookup one under SnapshotSelf or NULL.
+ */
+extern bool evento_ids_may_have(EventoLookup *lookup, Oid filenode, int64 no, int64 head,
+								const pg_uuid_t *id, int window);
 
 /* ---- snapshots.c ---- */
 
@@ -235,6 +247,7 @@ extern int	evento_append_memory;	/* kB */
 extern int	evento_max_json_depth;
 extern int	evento_cached_streams;
 extern int	evento_id_window;		/* newest versions in which an event id is looked for */
+extern int	evento_cached_ids;
 extern int	evento_position_jump;
 extern int	evento_watermark_interval;	/* ms */
 
@@ -357,6 +370,9 @@ extern EventoEntry *evento_buffer_entry(EventoLockKind kind, const char *name, i
 
 /* Fills in what is stored of a stream; 40001 where the transaction's snapshot cannot see it. */
 extern void evento_buffer_load(EventoEntry *entry);
+
+/* The file of evento._events, for one who has an entry. */
+extern Oid	evento_buffer_filenode(void);
 
 /* Takes a stream's lock in share mode, without waiting; false where it is busy. */
 extern bool evento_buffer_share(const char *name, int len);

@@ -1,7 +1,7 @@
 -- append.sql: append, append_events, last_append: what is stored, expected
 -- versions, ids, limits.
 \ir helpers.psql
-SELECT plan(99);
+SELECT plan(102);
 
 -- ---- what is stored ----
 
@@ -70,6 +70,43 @@ SET evento.id_window = 3;
 SELECT is((SELECT max(evento.append('w-1', 'T', to_json(n), id => ('00000000-0000-0000-0000-0000000001' || lpad(n::text, 2, '0'))::uuid)) FROM generate_series(1, 5) n), 5::bigint, 'a stream of five');
 SELECT is(evento.append('w-1', 'T', '3', id => '00000000-0000-0000-0000-000000000103'), 3::bigint, 'an id within the window is found');
 SELECT is(evento.append('w-1', 'T', '1', id => '00000000-0000-0000-0000-000000000101'), 6::bigint, 'one before it is not');
+RESET evento.id_window;
+
+-- what a session remembers of ids hides none, however little it may keep: a thousand appends at random against
+-- what the rule says, an id being there among the newest seven of its stream or not
+CREATE PROCEDURE pg_temp.append_at_random(prefix text, INOUT wrong bigint) LANGUAGE plpgsql AS $$
+DECLARE
+	stories text[] := array_fill(''::text, ARRAY[9]);
+	ids text[];
+	s integer;
+	id text;
+	expected bigint;
+BEGIN
+	wrong := 0;
+	FOR i IN 1 .. 1000 LOOP
+		s := 1 + floor(random() * 9)::integer;
+		id := lpad(floor(random() * 20)::text, 12, '0');
+		ids := string_to_array(stories[s], ' ');
+		SELECT max(o) INTO expected FROM unnest(ids) WITH ORDINALITY u (known, o) WHERE known = id AND o > cardinality(ids) - 7;
+		IF expected IS NULL THEN
+			expected := cardinality(ids) + 1;
+			stories[s] := concat_ws(' ', NULLIF(stories[s], ''), id);
+		END IF;
+		wrong := wrong + (evento.append(prefix || s, 'T', '1', id => ('00000000-0000-0000-0000-' || id)::uuid) <> expected)::integer;
+		COMMIT;
+	END LOOP;
+END $$;
+SET evento.id_window = 7;
+SELECT setseed(0.25) \gset
+CALL pg_temp.append_at_random('remembered-', NULL) \gset remembered_
+SELECT is(:remembered_wrong, 0, 'ids of all streams are remembered');
+SET evento.cached_ids = 40;
+CALL pg_temp.append_at_random('forgotten-', NULL) \gset forgotten_
+SELECT is(:forgotten_wrong, 0, 'those of one stream at a time');
+SET evento.cached_ids = 0;
+CALL pg_temp.append_at_random('unknown-', NULL) \gset unknown_
+SELECT is(:unknown_wrong, 0, 'none are');
+RESET evento.cached_ids;
 RESET evento.id_window;
 
 -- ---- several at once ----
