@@ -23,6 +23,7 @@
 #define TICK_MS			10
 #define STORY_AGE		60000	/* in case a change of a story should not be told */
 #define MAX_ANSWER		((size_t) 256 * 1024 * 1024)
+#define WRAPPING		256		/* what an answer has beside its body, about */
 #define MAX_METADATA	((size_t) 64 * 1024 * 1024)
 
 /* ---- waiting ---- */
@@ -188,6 +189,7 @@ evp_command_answer_body(evp_command_t *command, evp_slice_t body)
 	evp_buf_t	b;
 
 	evp_buf_init(&b, MAX_ANSWER);
+	evp_buf_reserve(&b, body.n + WRAPPING);
 	evp_graph_response_put(&b, &head, evp_slice_is_null(body) ? evp_slice_of(null, sizeof(null)) : body);
 	answer_buffer(command, &b);
 }

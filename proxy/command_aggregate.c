@@ -35,6 +35,7 @@
 #define RERUNS_MOST		3
 
 #define MAX_REQUEST		((size_t) 256 * 1024 * 1024)
+#define WRAPPING		256		/* what the request of a handler has beside command, state and events, about */
 
 static void load(evp_command_t *command);
 static void append(evp_command_t *command);
@@ -349,6 +350,7 @@ ask(evp_command_t *command, evp_slice_t state, evp_slice_t events)
 	evp_blob_t *blob;
 
 	evp_buf_init(&request, MAX_REQUEST);
+	evp_buf_reserve(&request, command->graph->payload.n + state.n + events.n + WRAPPING);
 	evp_graph_put_decorated(&request, command->graph, state, events);
 	blob = evp_blob_from_buf(&request);
 	if (blob == NULL)

@@ -6,6 +6,7 @@
 
 #include <openssl/evp.h>
 #include <openssl/rand.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 /* The namespace of ids that are derived from requests; never to be changed,
@@ -21,11 +22,33 @@ set_version(uint8_t id[16], uint8_t version)
 	id[8] = (uint8_t) ((id[8] & 0x3f) | 0x80);
 }
 
+/* Random bytes are drawn for many at a time: one call to the generator costs more than what else an id takes. */
+static uint8_t pool[64][16];
+static size_t pooled;
+
+/* A child process must not give the ids that its parent gives. */
+static void
+on_fork(void)
+{
+	pooled = 0;
+}
+
 void
 evp_uuid_v4(uint8_t out[16])
 {
-	if (RAND_bytes(out, 16) != 1)
+	static bool watched;
+
+	if (!watched && pthread_atfork(NULL, NULL, on_fork) != 0)
 		abort();
+	watched = true;
+	if (pooled == 0)
+	{
+		if (RAND_bytes(pool[0], sizeof(pool)) != 1)
+			abort();
+		pooled = sizeof(pool) / sizeof(pool[0]);
+	}
+	pooled--;
+	memcpy(out, pool[pooled], 16);
 	set_version(out, 4);
 }
 
@@ -34,12 +57,16 @@ static void
 derive(const evp_slice_t *pieces, size_t n, uint8_t out[16])
 {
 	static EVP_MD_CTX *context;
+	static EVP_MD *sha1;
 	uint8_t		digest[EVP_MAX_MD_SIZE];
 	bool		ok;
 
+	/* Both are kept: EVP_sha1() would be looked up by its name for each id. */
 	if (context == NULL)
 		context = EVP_MD_CTX_new();
-	ok = context != NULL && EVP_DigestInit_ex(context, EVP_sha1(), NULL) == 1;
+	if (sha1 == NULL)
+		sha1 = EVP_MD_fetch(NULL, "SHA1", NULL);
+	ok = context != NULL && sha1 != NULL && EVP_DigestInit_ex(context, sha1, NULL) == 1;
 	for (size_t i = 0; ok && i < n; i++)
 		ok = EVP_DigestUpdate(context, pieces[i].p, pieces[i].n) == 1;
 	/* Only lack of memory or a crippled OpenSSL gets here; no id is better than a wrong one. */

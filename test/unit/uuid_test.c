@@ -2,6 +2,9 @@
  * uuid_test.c
  *    UUIDs: random, derived, text.
  */
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "unit.h"
 
 #include "uuid.h"
@@ -24,15 +27,41 @@ test_v5(void **state)
 static void
 test_v4(void **state)
 {
-	uint8_t		a[16];
-	uint8_t		b[16];
+	uint8_t		ids[200][16];
 
 	(void) state;
-	evp_uuid_v4(a);
-	evp_uuid_v4(b);
-	assert_memory_not_equal(a, b, 16);
-	assert_int_equal(a[6] >> 4, 4);
-	assert_int_equal(a[8] >> 6, 2);
+	for (int i = 0; i < 200; i++)
+	{
+		evp_uuid_v4(ids[i]);
+		assert_int_equal(ids[i][6] >> 4, 4);
+		assert_int_equal(ids[i][8] >> 6, 2);
+		for (int j = 0; j < i; j++)
+			assert_memory_not_equal(ids[j], ids[i], 16);
+	}
+}
+
+/* What one process draws, the child of another does not. */
+static void
+test_v4_fork(void **state)
+{
+	uint8_t		ours[16];
+	uint8_t		theirs[16];
+	int			ends[2];
+	pid_t		pid;
+
+	(void) state;
+	evp_uuid_v4(ours);
+	assert_int_equal(pipe(ends), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	evp_uuid_v4(ours);
+	if (pid == 0)
+		_exit(write(ends[1], ours, 16) == 16 ? 0 : 1);
+	assert_int_equal(read(ends[0], theirs, 16), 16);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	close(ends[0]);
+	close(ends[1]);
+	assert_memory_not_equal(ours, theirs, 16);
 }
 
 static void
@@ -86,6 +115,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_v5),
 		cmocka_unit_test(test_v4),
+		cmocka_unit_test(test_v4_fork),
 		cmocka_unit_test(test_text),
 		cmocka_unit_test(test_event_id),
 	};
