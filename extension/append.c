@@ -363,30 +363,14 @@ decide_streamless(const EventoAppend *append, EventoOutcome *outcome)
 static bool
 has_lock_row(const char *name, int len, bool any, int64 fence)
 {
-	Relation	heap = table_open(evento_rel(EVENTO_REL_LOCKS), AccessShareLock);
-	Relation	index = index_open(evento_rel(EVENTO_REL_LOCKS_PKEY), AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(heap, NULL);
-	IndexScanDesc scan = evento_index_beginscan(heap, index, SnapshotSelf, 1);
-	text	   *value = cstring_to_text_with_len(name, len);
-	AttrNumber	fence_column = get_attnum(RelationGetRelid(heap), "fence");
-	ScanKeyData key;
-	bool		found = false;
+	EventoLookup *lookup = evento_buffer_lookup();
+	bool		found;
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, PointerGetDatum(value));
-	index_rescan(scan, &key, 1, NULL, 0);
-	while (!found && index_getnext_slot(scan, ForwardScanDirection, slot))
-	{
-		bool		isnull;
-		Datum		held = slot_getattr(slot, fence_column, &isnull);
-
-		CHECK_FOR_INTERRUPTS();
-		found = any || (!isnull && DatumGetInt64(held) == fence);
-	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, NoLock);
-	table_close(heap, NoLock);
-	pfree(value);
+	if (lookup != NULL)
+		return evento_lookup_lock(lookup, name, len, any, fence);
+	lookup = evento_lookup_begin(SnapshotSelf);
+	found = evento_lookup_lock(lookup, name, len, any, fence);
+	evento_lookup_end(lookup);
 	return found;
 }
 

@@ -1,7 +1,7 @@
 /*
  * catalog.c
  *	  Finds the extension's relations, streams by name or number, heads of
- *	  streams, and event ids within a stream.
+ *	  streams, event ids within a stream, and locks of commands.
  *
  * The OIDs of the relations are found by name once and kept until a relcache
  * invalidation names one of them.  That they are absent is never kept, so a
@@ -192,6 +192,12 @@ struct EventoLookup
 	Relation	event_index;
 	IndexScanDesc event_scan;
 	IndexScanDesc id_scan;
+	/* _locks, by name */
+	Relation	locks;
+	TupleTableSlot *lock_slot;
+	Relation	lock_index;
+	IndexScanDesc lock_scan;
+	AttrNumber	fence_column;
 	Buffer		vmbuffer;
 	CheckedPage pages[CHECKED_PAGES];
 };
@@ -231,6 +237,13 @@ evento_lookup_end(EventoLookup *lookup)
 	{
 		ExecDropSingleTupleTableSlot(lookup->stream_slot);
 		table_close(lookup->streams, NoLock);
+	}
+	if (lookup->lock_scan != NULL)
+	{
+		index_endscan(lookup->lock_scan);
+		ExecDropSingleTupleTableSlot(lookup->lock_slot);
+		index_close(lookup->lock_index, NoLock);
+		table_close(lookup->locks, NoLock);
 	}
 	if (lookup->event_scan != NULL)
 		index_endscan(lookup->event_scan);
@@ -658,6 +671,40 @@ evento_lookup_ids(EventoLookup *lookup, int64 no, int64 from,
 		take(arg, scan_id(lookup->id_scan));
 	}
 	MemoryContextSwitchTo(caller);
+}
+
+/* Whether _locks has a row of a name: any, or the one with this fence. */
+bool
+evento_lookup_lock(EventoLookup *lookup, const char *name, int len, bool any, int64 fence)
+{
+	MemoryContext caller = MemoryContextSwitchTo(lookup->context);
+	text	   *value = cstring_to_text_with_len(name, len);
+	ScanKeyData key;
+	bool		found = false;
+
+	if (lookup->lock_scan == NULL)
+	{
+		lookup->locks = table_open(evento_rel(EVENTO_REL_LOCKS), AccessShareLock);
+		lookup->lock_slot = table_slot_create(lookup->locks, NULL);
+		lookup->lock_index = index_open(evento_rel(EVENTO_REL_LOCKS_PKEY), AccessShareLock);
+		lookup->fence_column = get_attnum(RelationGetRelid(lookup->locks), "fence");
+		lookup->lock_scan = evento_index_beginscan(lookup->locks, lookup->lock_index,
+												   lookup->snapshot, 1);
+	}
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, PointerGetDatum(value));
+	index_rescan(lookup->lock_scan, &key, 1, NULL, 0);
+	while (!found && index_getnext_slot(lookup->lock_scan, ForwardScanDirection, lookup->lock_slot))
+	{
+		bool		isnull;
+		Datum		held = slot_getattr(lookup->lock_slot, lookup->fence_column, &isnull);
+
+		CHECK_FOR_INTERRUPTS();
+		found = any || (!isnull && DatumGetInt64(held) == fence);
+	}
+	ExecClearTuple(lookup->lock_slot);
+	pfree(value);
+	MemoryContextSwitchTo(caller);
+	return found;
 }
 
 /* A single evento_lookup_name. */

@@ -163,6 +163,8 @@ extern const EventoKnownStream *evento_lookup_known(EventoLookup *lookup, int64 
 extern int64 evento_lookup_id(EventoLookup *lookup, int64 no, const pg_uuid_t *id, int window);
 extern void evento_lookup_ids(EventoLookup *lookup, int64 no, int64 from,
 							  void (*take) (void *arg, const pg_uuid_t *id), void *arg);
+extern bool evento_lookup_lock(EventoLookup *lookup, const char *name, int len, bool any,
+							   int64 fence);
 extern void evento_lookup_end(EventoLookup *lookup);
 
 /* ---- ids.c ---- */

@@ -673,18 +673,24 @@ sim_read_last(evp_slice_t payload, int64_t *number)
 static const char *
 json_value(evp_slice_t json, const char *key, size_t *left)
 {
-	char		wanted[64];
-	int			n = snprintf(wanted, sizeof(wanted), "\"%s\":", key);
-	const char *p;
+	size_t		n = strlen(key);
+	const char *p = (const char *) json.p;
+	const char *end = p + json.n;
 
 	if (evp_slice_is_null(json))
 		return NULL;
-	p = memmem(json.p, json.n, wanted, (size_t) n);
-	if (p == NULL)
-		return NULL;
-	p += n;
-	*left = json.n - (size_t) ((const uint8_t *) p - json.p);
-	return p;
+	while ((p = memmem(p, (size_t) (end - p), key, n)) != NULL)
+	{
+		const char *behind = p + n;
+
+		if (p > (const char *) json.p && p[-1] == '"' && end - behind > 1 && behind[0] == '"' && behind[1] == ':')
+		{
+			*left = (size_t) (end - behind) - 2;
+			return behind + 2;
+		}
+		p = behind;
+	}
+	return NULL;
 }
 
 int64_t
