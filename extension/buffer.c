@@ -671,10 +671,11 @@ on_pre_commit(void)
 
 /*
  * What was written is visible, and the locks are still held: the streams'
- * heads can be told to whoever comes next.
+ * heads can be told to whoever comes next, and this session need not read the
+ * ids that it knows.
  */
 static void
-remember_heads(void)
+remember_streams(void)
 {
 	EventoDb   *db = evento_db();
 
@@ -688,13 +689,21 @@ remember_heads(void)
 							   entry->name, entry->len, entry->row.no,
 							   entry->stored_head + entry->buffered);
 	}
+	for (int64 i = 0; i < buffer->pending.nevents; i++)
+	{
+		const EventoBuffered *event = &buffer->pending.events[i];
+
+		if (event->entry != NULL)
+			evento_ids_committed(buffer->filenode, buffer->heads_epoch, event->entry->row.no,
+								 event->version, &event->id);
+	}
 }
 
 static void
 on_end(bool committed)
 {
 	if (committed && taken_first != 0)
-		remember_heads();
+		remember_streams();
 	if (buffer != NULL && buffer->pending.nevents > 0)
 		evento_stats_events(committed, buffer->pending.nevents,
 							buffer->bytes - buffer->pending.nevents * sizeof(EventoBuffered),

@@ -177,6 +177,10 @@ extern void evento_lookup_end(EventoLookup *lookup);
 extern bool evento_ids_may_have(EventoLookup *lookup, Oid filenode, int64 no, int64 head,
 								const pg_uuid_t *id, int window);
 
+/* An event with an id that was appended to a stream, at COMMIT; epoch: heads_epoch before it.  Never raises. */
+extern void evento_ids_committed(Oid filenode, uint32 epoch, int64 no, int64 version,
+								 const pg_uuid_t *id);
+
 /* ---- snapshots.c ---- */
 
 /*

@@ -180,3 +180,22 @@ evento_ids_may_have(EventoLookup *lookup, Oid filenode, int64 no, int64 head, co
 		forget(dlist_container(StreamIds, used, dlist_head_node(&by_use)));
 	return has_hash(ids, hash_id(id));
 }
+
+/*
+ * Adds the id of an event that this session has appended, at COMMIT, when the
+ * stream's lock is still held; epoch is heads_epoch as it was before the rows
+ * were looked at.  Only where that takes no memory.  Never raises.
+ */
+void
+evento_ids_committed(Oid filenode, uint32 epoch, int64 no, int64 version, const pg_uuid_t *id)
+{
+	StreamIds  *ids;
+
+	if (context == NULL || known_filenode != filenode || known_epoch != epoch)
+		return;
+	ids = hash_search(streams, &no, HASH_FIND, NULL);
+	if (ids == NULL || ids->last != version - 1 || ids->count == ids->room)
+		return;
+	ids->hashes[ids->count++] = hash_id(id);
+	ids->last = version;
+}

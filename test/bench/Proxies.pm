@@ -8,6 +8,7 @@ use warnings;
 
 use HTTP::Tiny;
 use IO::Socket::INET;
+use POSIX ();
 use Time::HiRes qw(sleep time);
 
 use Bench qw(host built conf runs seconds server forget_server load pgbench median compare checkpoint);
@@ -24,6 +25,7 @@ sub benches
 		[ commands_vs_single => '1.5', \&commands_vs_single ],
 		[ commands_one_aggregate => '0.05', \&commands_one_aggregate ],
 		[ round_trips_per_command => '1.2 <', \&round_trips ],
+		[ processor_us_per_command => undef, \&processor_time ],
 		[ queries_vs_relay => '0.6', \&queries_vs_relay ],
 		[ queries_elsewhere => '0.5', \&queries_elsewhere ],
 		[ p99_vs_p50 => '5 <', \&p99_vs_p50 ],
@@ -38,7 +40,7 @@ sub fleet
 {
 	return $one if $one;
 	$one = Evento::Fleet->start(host => host(), built => built(), proxies => 1, conf => conf(), name => 'pg-proxy');
-	$one->start_handlers(2);
+	$one->{handlers} = $one->start_handlers(2);
 	return $one;
 }
 
@@ -112,6 +114,67 @@ sub round_trips
 	}
 	printf "# stories loaded and batches appended for each command of 64 callers, an aggregate each: %s\n", join(' ', map { sprintf '%.2f', $_ } @ratios);
 	return median(@ratios);
+}
+
+# ---- what commands and appends cost ----
+
+# CPU seconds that the processes of a server, and others by name, have taken; ended children of ours are "clients".
+sub processor_seconds
+{
+	my ($pg, %pids) = @_;
+	my ($postmaster) = Evento::Host::slurp("$pg->{data}/postmaster.pid") =~ /^(\d+)/;
+	my %name_of = reverse %pids;
+	my %seconds = (clients => (times)[2] + (times)[3]);
+	for my $dir (glob '/proc/[0-9]*')
+	{
+		my ($pid) = $dir =~ /(\d+)/;
+		my ($parent, $user, $system, @ended) = (split ' ', Evento::Host::slurp("$dir/stat") =~ s/.*\)//sr)[ 1, 11 .. 14 ];
+		next if !defined $system;
+		$seconds{server} += ($ended[0] + $ended[1]) / POSIX::sysconf(POSIX::_SC_CLK_TCK()) if $pid == $postmaster;
+		my $name = $name_of{$pid};
+		$name = Evento::Host::slurp("$dir/cmdline") =~ /evento worker/ ? 'worker' : 'server' if $parent == $postmaster;
+		$seconds{$name} += ($user + $system) / POSIX::sysconf(POSIX::_SC_CLK_TCK()) if $name;
+	}
+	return %seconds;
+}
+
+# Runs something that gives a number of times it was done; CPU microseconds of each process for one.
+sub processor_us
+{
+	my ($run, @of) = @_;
+	my %before = processor_seconds(@of);
+	my $count = $run->();
+	my %after = processor_seconds(@of);
+	return map { $_ => ($after{$_} - ($before{$_} // 0)) * 1e6 / $count } keys %after;
+}
+
+# The same, by the medians of several runs, in a line; gives what all take together.
+sub say_processor_us
+{
+	my ($what, $run, @of) = @_;
+	my %us;
+	for (1 .. runs())
+	{
+		my %one = processor_us($run, @of);
+		push @{ $us{$_} }, $one{$_} for keys %one;
+	}
+	my %median = map { $_ => median(@{ $us{$_} }) } keys %us;
+	my $all = 0;
+	$all += $_ for values %median;
+	printf "# CPU of %-30s %3.0f us: %s\n", $what, $all, join(', ', map { sprintf '%s %.0f', $_, $median{$_} } sort { $median{$b} <=> $median{$a} } keys %median);
+	return $all;
+}
+
+# Beside what appends take that go to the server without a proxy.  A machine that does other work changes these figures little.
+sub processor_time
+{
+	my $fleet = fleet();
+	my $pg = server();
+	my @proxies = at($fleet->{proxies}[0]);
+	say_processor_us('append_batch of 100, an event', sub { load($pg, 'append', 2, 100) * seconds() }, $pg);
+	say_processor_us('one append a transaction',
+		sub { pgbench($pg, 'single', 'bench', 32, "\\set s random(1, 10000)\nSELECT evento.append('single-' || :s, 'OrderChanged', '${\EVENT}');\n") * seconds() }, $pg);
+	return say_processor_us('a command through a proxy', sub { run($fleet, @proxies)->{answered} }, $fleet->{pg}, proxy => $fleet->{proxies}[0]{pid}, handlers => $fleet->{handlers});
 }
 
 # ---- queries ----
