@@ -156,7 +156,7 @@ evento_ids_may_have(EventoLookup *lookup, Oid filenode, int64 no, int64 head, co
 	if (ids != NULL && (ids->last > head || ids->first > oldest ||
 						ids->count + (head - ids->last) > 2 * (int64) window))
 	{
-		/* Of too few versions, or of too many that are out of the window now. */
+		/* Of versions that are gone, of too few, or of too many that are out of the window now. */
 		forget(ids);
 		ids = NULL;
 	}
