@@ -190,8 +190,8 @@ find_id(EventoEntry *entry, const EventoAppend *append, const pg_uuid_t *id)
 			return 0;
 		window = (int) Min(window, entry->stored_head - append->expected);
 	}
-	if (!evento_ids_may_have(evento_buffer_lookup(), evento_buffer_filenode(), entry->row.no,
-							 entry->stored_head, id, window))
+	else if (!evento_ids_may_have(evento_buffer_lookup(), evento_buffer_filenode(), entry->row.no,
+								  entry->stored_head, id))
 		return 0;
 	if (evento_buffer_lookup() != NULL)
 		return evento_lookup_id(evento_buffer_lookup(), entry->row.no, id, window);

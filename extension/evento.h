@@ -170,12 +170,13 @@ extern void evento_lookup_end(EventoLookup *lookup);
 /* ---- ids.c ---- */
 
 /*
- * False where this session knows that none of the newest window versions of a
- * stream has an id.  The caller has the stream's lock; head is its last version,
- * filenode that of evento._events, lookup one under SnapshotSelf or NULL.
+ * False where this session knows that none of the newest evento.id_window
+ * versions of a stream has an id.  The caller has the stream's lock; head is its
+ * last version, filenode that of evento._events, lookup one under SnapshotSelf
+ * or NULL.
  */
 extern bool evento_ids_may_have(EventoLookup *lookup, Oid filenode, int64 no, int64 head,
-								const pg_uuid_t *id, int window);
+								const pg_uuid_t *id);
 
 /* An event with an id that was appended to a stream, at COMMIT; epoch: heads_epoch before it.  Never raises. */
 extern void evento_ids_committed(Oid filenode, uint32 epoch, int64 no, int64 version,

@@ -57,7 +57,7 @@ forget_all(void)
 static void
 begin(Oid filenode, uint32 epoch)
 {
-	MemoryContext fresh = AllocSetContextCreate(TopMemoryContext, "evento ids",
+	MemoryContext fresh = AllocSetContextCreate(CurrentMemoryContext, "evento ids",
 												ALLOCSET_DEFAULT_SIZES);
 	HASHCTL		ctl = {.keysize = sizeof(int64), .entrysize = sizeof(StreamIds), .hcxt = fresh};
 
@@ -66,6 +66,7 @@ begin(Oid filenode, uint32 epoch)
 	total_room = 0;
 	known_filenode = filenode;
 	known_epoch = epoch;
+	MemoryContextSetParent(fresh, TopMemoryContext);
 	context = fresh;
 }
 
@@ -130,22 +131,22 @@ has_hash(const StreamIds *ids, uint32 hash)
 }
 
 /*
- * False where none of the newest window versions of a stream, whose last is
- * head, has an id; true where that has to be looked for.  The caller has the
- * stream's lock, and knows head by SnapshotSelf.  lookup: under SnapshotSelf,
- * or NULL.
+ * False where none of the newest evento.id_window versions of a stream, whose
+ * last is head, has an id; true where that has to be looked for.  The caller
+ * has the stream's lock, and knows head by SnapshotSelf.  lookup: under
+ * SnapshotSelf, or NULL.
  */
 bool
-evento_ids_may_have(EventoLookup *lookup, Oid filenode, int64 no, int64 head, const pg_uuid_t *id,
-					int window)
+evento_ids_may_have(EventoLookup *lookup, Oid filenode, int64 no, int64 head, const pg_uuid_t *id)
 {
 	/* As it was before anything is looked at. */
 	uint32		epoch = pg_atomic_read_u32(&evento_db()->heads_epoch);
-	int64		oldest = Max(head - window + 1, 1);
+	int64		oldest = Max(head - evento_id_window + 1, 1);
 	StreamIds  *ids;
 	bool		found;
 
-	if (context != NULL && (known_filenode != filenode || known_epoch != epoch))
+	if (context != NULL &&
+		(known_filenode != filenode || known_epoch != epoch || evento_cached_ids == 0))
 		forget_all();
 	if (head - oldest >= evento_cached_ids / 2)
 		return true;
@@ -154,7 +155,7 @@ evento_ids_may_have(EventoLookup *lookup, Oid filenode, int64 no, int64 head, co
 
 	ids = hash_search(streams, &no, HASH_FIND, NULL);
 	if (ids != NULL && (ids->last > head || ids->first > oldest ||
-						ids->count + (head - ids->last) > 2 * (int64) window))
+						ids->count + (head - ids->last) > 2 * (int64) evento_id_window))
 	{
 		/* Of versions that are gone, of too few, or of too many that are out of the window now. */
 		forget(ids);
