@@ -92,6 +92,7 @@
 	X(MS, discovery_settle, "100ms", 0, 60000, "an instance gets requests this long after its discovery, or at its first message behind it") \
 	X(MS, discovery_wait, "1s", 0, 60000, "an instance that sends no discovery gets requests this long after it enabled") \
 	X(MS, cut_time, "5s", 1, 600000, "an instance whose connection was lost is waited for so long") \
+	X(MS, avoid_time, "30s", 0, 600000, "an instance that has not answered in time gets one call after 1 s, then after twice as long each time up to this, until it answers; others are asked first") \
 	X(MS, drain_time, "10s", 0, 3600000, "when told to stop, the proxy finishes what it has been asked, for so long at most") \
 	X(NUMBER, max_calls, "100000", 1, 10000000, "open calls to handlers") \
 	X(NUMBER, command_tries, "10", 1, 1000, "how often a command is tried on an aggregate that changes under it") \

@@ -10,6 +10,8 @@
 #define uthash_fatal(msg) abort()
 #include <uthash.h>
 
+#define AVOID_FIRST_MS 1000
+
 /* An instance as it is kept: the public part comes first, so that a pointer to it is a pointer to this. */
 typedef struct evp_entry
 {
@@ -40,6 +42,7 @@ struct evp_members
 	evp_members_events_t events;
 	void	   *arg;
 	uint64_t	cut_ms;
+	uint64_t	avoid_ms;
 	uint64_t	picture;		/* counts the merges */
 	uint64_t	picks;			/* counts the choices */
 	bool		changed;		/* in the call that is running */
@@ -287,13 +290,14 @@ given_up(const evp_members_t *m, const evp_peer_t *p, uint64_t now)
 /* ---- life ---- */
 
 evp_members_t *
-evp_members_new(const evp_members_events_t *events, void *arg, uint64_t cut_ms)
+evp_members_new(const evp_members_events_t *events, void *arg, uint64_t cut_ms, uint64_t avoid_ms)
 {
 	evp_members_t *m = must(calloc(1, sizeof *m));
 
 	m->events = *events;
 	m->arg = arg;
 	m->cut_ms = cut_ms;
+	m->avoid_ms = avoid_ms;
 	return m;
 }
 
@@ -335,6 +339,7 @@ evp_members_open(evp_members_t *m, evp_session_t *session, const char *bundle, c
 	i->proxy_id = 0;
 	i->session_no = 0;
 	i->enabled = false;
+	evp_members_answered(i);
 	/* What it was asked on its last session is asked again on this one. */
 	cut(m, i, now);
 	set_state(m, i, EVP_INSTANCE_WAITING);
@@ -385,7 +390,10 @@ place(evp_members_t *m, evp_instance_t *i, const evp_member_row_t *row, const ev
 	bool		moved = i->session_no != row->session_no || i->session != NULL;
 
 	if (moved)
+	{
 		lose_up_to(i, i->session_no);
+		evp_members_answered(i);
+	}
 	i->session = NULL;
 	i->proxy_id = row->proxy_id;
 	i->session_no = row->session_no;
@@ -655,10 +663,41 @@ evp_members_next_peer(evp_members_t *m, const evp_peer_t *peer)
 	return p == NULL ? NULL : &p->pub;
 }
 
+/* How long an instance is avoided that has not answered so many of the calls by which it was tried. */
+static uint64_t
+avoid_time(const evp_members_t *m, unsigned unanswered)
+{
+	uint64_t	ms = AVOID_FIRST_MS;
+
+	for (unsigned k = 1; k < unanswered && ms < m->avoid_ms; k++)
+		ms *= 2;
+	return ms < m->avoid_ms ? ms : m->avoid_ms;
+}
+
+bool
+evp_members_unanswered(evp_members_t *m, evp_instance_t *instance, uint64_t now)
+{
+	/* What it was asked beside that and since says nothing new. */
+	if (instance->unanswered > 0)
+		return false;
+	instance->unanswered = 1;
+	instance->avoided_until = now + avoid_time(m, 1);
+	return true;
+}
+
+void
+evp_members_answered(evp_instance_t *instance)
+{
+	instance->unanswered = 0;
+	instance->avoided_until = 0;
+}
+
 /* Is a the better choice than b? */
 static bool
-better(const evp_instance_t *a, const evp_instance_t *b)
+better(const evp_instance_t *a, const evp_instance_t *b, uint64_t now)
 {
+	if ((now < a->avoided_until) != (now < b->avoided_until))
+		return now >= a->avoided_until;
 	if (a->open != b->open)
 		return a->open < b->open;
 	if ((a->session != NULL) != (b->session != NULL))
@@ -667,16 +706,20 @@ better(const evp_instance_t *a, const evp_instance_t *b)
 }
 
 evp_instance_t *
-evp_members_pick(evp_members_t *m, evp_instance_t *const *list, size_t n)
+evp_members_pick(evp_members_t *m, evp_instance_t *const *list, size_t n, uint64_t now)
 {
 	evp_instance_t *best = NULL;
 
 	for (size_t k = 0; k < n; k++)
 	{
-		if (list[k]->state == EVP_INSTANCE_READY && (best == NULL || better(list[k], best)))
+		if (list[k]->state == EVP_INSTANCE_READY && (best == NULL || better(list[k], best, now)))
 			best = list[k];
 	}
-	if (best != NULL)
-		best->last_pick = ++m->picks;
+	if (best == NULL)
+		return NULL;
+	best->last_pick = ++m->picks;
+	/* One that has not answered shows by this call whether it does now; until it has, the next one waits twice as long. */
+	if (best->unanswered > 0 && now >= best->avoided_until)
+		best->avoided_until = now + avoid_time(m, ++best->unanswered);
 	return best;
 }

@@ -46,6 +46,8 @@ typedef struct evp_instance
 	unsigned		open;		/* router.c's: calls that it was asked from here and has not answered */
 	struct evp_call *calls;		/* router.c's: these, and the ones it is to be asked again */
 	uint64_t		last_pick;	/* members.c's from here on */
+	unsigned		unanswered;	/* calls by which it was tried since it answered, with the first that ran out of its time */
+	uint64_t		avoided_until;	/* others are asked first until then */
 	bool			enabled;	/* as the database said last */
 	int64_t			lost_no;	/* sessions up to this number are known to have ended */
 	uint64_t		seen;		/* picture it was last in */
@@ -89,8 +91,8 @@ typedef struct evp_members_events
 	void		(*on_moved) (void *arg, evp_instance_t *instance);
 } evp_members_events_t;
 
-/* cut_ms: how long an instance that was cut is waited for. */
-evp_members_t *evp_members_new(const evp_members_events_t *events, void *arg, uint64_t cut_ms);
+/* cut_ms: how long an instance that was cut is waited for.  avoid_ms: how long one that does not answer is avoided at most. */
+evp_members_t *evp_members_new(const evp_members_events_t *events, void *arg, uint64_t cut_ms, uint64_t avoid_ms);
 /* Frees everything; calls on_gone for nothing. */
 void		evp_members_free(evp_members_t *m);
 
@@ -141,8 +143,14 @@ const evp_peer_t *evp_members_peer(evp_members_t *m, int64_t proxy_id);
 /* Goes through the other proxies: NULL gives the first, the last gives NULL. */
 const evp_peer_t *evp_members_next_peer(evp_members_t *m, const evp_peer_t *peer);
 
-/* Of those that are ready the one with the fewest open calls; of these one that is connected here, then the one that was
- * chosen longest ago.  NULL where none is ready. */
-evp_instance_t *evp_members_pick(evp_members_t *m, evp_instance_t *const *list, size_t n);
+/* A call that an instance was asked ran out of its time; true where it is the first in a row.  Others are asked first for a
+ * second, twice as long each further time, but for one call at the end of each such time; an answer in time ends it, and a new
+ * session. */
+bool		evp_members_unanswered(evp_members_t *m, evp_instance_t *instance, uint64_t now);
+void		evp_members_answered(evp_instance_t *instance);
+
+/* Of those that are ready one that is not avoided; of these the one with the fewest open calls, then one that is connected
+ * here, then the one that was chosen longest ago.  NULL where none is ready. */
+evp_instance_t *evp_members_pick(evp_members_t *m, evp_instance_t *const *list, size_t n, uint64_t now);
 
 #endif /* EVP_MEMBERS_H */

@@ -547,7 +547,7 @@ evp_registry_new(evp_proxy_t *proxy)
 		evp_log(EVP_LOG_ERROR, "registry", NULL, "out of memory");
 		return NULL;
 	}
-	r->members = evp_members_new(&members_events, r, proxy->config.cut_time);
+	r->members = evp_members_new(&members_events, r, proxy->config.cut_time, proxy->config.avoid_time);
 	uv_timer_init(proxy->loop, &r->timer);
 	r->timer.data = r;
 	uv_timer_start(&r->timer, on_timer, TICK_MS, TICK_MS);

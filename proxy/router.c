@@ -246,6 +246,20 @@ find_call(evp_router_t *router, const uint8_t id[16])
 
 /* ---- deadlines ---- */
 
+/* The time of a call is up while its instance is at it. */
+static void
+not_answered(evp_call_t *call)
+{
+	evp_proxy_t *proxy = call->router->proxy;
+	evp_instance_t *target = call->target;
+
+	if (call->proxy_id != 0)
+		evp_links_send_cancel(proxy->links, call->proxy_id, call->id);
+	if (evp_members_unanswered(evp_registry_members(proxy->registry), target, evp_now(proxy)))
+		evp_log(EVP_LOG_WARNING, "router", NULL, "%s/%s has not answered in time: others are asked first until it does", target->bundle,
+				target->instance);
+}
+
 static void
 on_timer(uv_timer_t *timer)
 {
@@ -261,8 +275,8 @@ on_timer(uv_timer_t *timer)
 			free_call(call);
 			continue;
 		}
-		if (call->state == EVP_CALL_ASKED && call->proxy_id != 0)
-			evp_links_send_cancel(router->proxy->links, call->proxy_id, call->id);
+		if (call->state == EVP_CALL_ASKED)
+			not_answered(call);
 		finish(call, EVP_CALL_TIMEOUT, NULL);
 	}
 	if (router->wheel.count == 0)
@@ -392,7 +406,7 @@ place_call(evp_call_t *call)
 	evp_registry_t *registry = router->proxy->registry;
 	evp_instance_t *const *list;
 	size_t		n = evp_members_find(evp_registry_members(registry), call->name, call->name_len, &list);
-	evp_instance_t *target = evp_members_pick(evp_registry_members(registry), list, n);
+	evp_instance_t *target = evp_members_pick(evp_registry_members(registry), list, n, evp_now(router->proxy));
 
 	if (target != NULL)
 		ask(call, target);
@@ -578,7 +592,10 @@ evp_router_response(evp_router_t *router, evp_session_t *session, const evp_mess
 		free_call(call);
 	}
 	else
+	{
+		evp_members_answered(call->target);
 		finish(call, rsp->has_failure || evp_slice_is_null(rsp->payload) ? EVP_CALL_FAILURE : EVP_CALL_OK, rsp);
+	}
 }
 
 /* ---- from registry.c ---- */
@@ -651,7 +668,10 @@ evp_router_link_answer(evp_router_t *router, const uint8_t id[16], evp_blob_t *r
 		return;
 	}
 	if (message.type == EVP_RSP)
+	{
+		evp_members_answered(call->target);
 		finish(call, message.has_failure || evp_slice_is_null(message.payload) ? EVP_CALL_FAILURE : EVP_CALL_OK, &message);
+	}
 	evp_message_free(&message);
 }
 

@@ -10,6 +10,7 @@
 
 #include "members.h"
 
+#define AVOID_MS 5000
 #define CUT_MS 5000
 #define SELF 1
 
@@ -89,7 +90,7 @@ setup(void **state)
 
 	(void) state;
 	memset(&told, 0, sizeof told);
-	m = evp_members_new(&events, &told, CUT_MS);
+	m = evp_members_new(&events, &told, CUT_MS, AVOID_MS);
 	return 0;
 }
 
@@ -138,12 +139,18 @@ handlers(const char *name)
 }
 
 static evp_instance_t *
-pick(const char *name)
+pick_at(const char *name, uint64_t now)
 {
 	evp_instance_t *const *list;
 	size_t		n = evp_members_find(m, name, strlen(name), &list);
 
-	return evp_members_pick(m, list, n);
+	return evp_members_pick(m, list, n, now);
+}
+
+static evp_instance_t *
+pick(const char *name)
+{
+	return pick_at(name, 0);
 }
 
 /* Connects an instance here. */
@@ -511,6 +518,54 @@ test_pick(void **state)
 	assert_null(pick("Nothing"));
 }
 
+/* One that lets calls run out of their time is asked after others, and once in a while to see whether it answers. */
+static void
+test_unanswered(void **state)
+{
+	static const uint64_t waits[] = {1000, 2000, 4000, AVOID_MS, AVOID_MS};
+	evp_instance_t *silent;
+	evp_instance_t *other;
+	uint64_t	now = 100;
+
+	(void) state;
+	merge(0, ROW(2, 10, "silent", true), ROW(3, 11, "other", true));
+	silent = instance("silent");
+	other = instance("other");
+	/* Though it has less to do. */
+	other->open = 50;
+	assert_ptr_equal(pick_at("Q", now), silent);
+	assert_true(evp_members_unanswered(m, silent, now));
+	for (size_t k = 0; k < sizeof waits / sizeof *waits; k++)
+	{
+		/* Others that run out change nothing. */
+		assert_false(evp_members_unanswered(m, silent, now + 1));
+		assert_ptr_equal(pick_at("Q", now), other);
+		now += waits[k];
+		assert_ptr_equal(pick_at("Q", now - 1), other);
+		/* One call, and then others again. */
+		assert_ptr_equal(pick_at("Q", now), silent);
+	}
+	/* Not by one that cannot be asked. */
+	evp_members_proxy_lost(m, 3, now);
+	assert_ptr_equal(pick_at("Q", now), silent);
+	evp_members_proxy_found(m, 3);
+	assert_ptr_equal(pick_at("Q", now), other);
+	/* One that does not answer either: as without all that. */
+	assert_true(evp_members_unanswered(m, other, now));
+	assert_ptr_equal(pick_at("Q", now), silent);
+	evp_members_answered(other);
+	assert_ptr_equal(pick_at("Q", now), other);
+	evp_members_answered(silent);
+	assert_ptr_equal(pick_at("Q", now), silent);
+	/* A new session begins anew, here and elsewhere. */
+	assert_true(evp_members_unanswered(m, silent, now));
+	merge(now, ROW(2, 12, "silent", true), ROW(3, 11, "other", true));
+	assert_ptr_equal(pick_at("Q", now), silent);
+	assert_true(evp_members_unanswered(m, silent, now));
+	connect_here(0, "silent", true, now);
+	assert_ptr_equal(pick_at("Q", now), silent);
+}
+
 /* Names with parts in common, and an empty one, are told apart. */
 static void
 test_keys(void **state)
@@ -550,6 +605,7 @@ main(void)
 		TEST(test_database_returns),
 		TEST(test_renamed_after_picture),
 		TEST(test_pick),
+		TEST(test_unanswered),
 		TEST(test_keys),
 	};
 

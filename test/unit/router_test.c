@@ -18,6 +18,7 @@
 
 #define SENT_MAX 64
 #define CUT_MS 5000
+#define AVOID_MS 30000
 
 
 /* ---- what is played ---- */
@@ -216,7 +217,7 @@ setup(void **state)
 	}
 	f->knows = true;
 	memset(&evp_metrics, 0, sizeof evp_metrics);
-	f->members = evp_members_new(&events, NULL, CUT_MS);
+	f->members = evp_members_new(&events, NULL, CUT_MS, AVOID_MS);
 	f->proxy.router = evp_router_new(&f->proxy);
 	return 0;
 }
@@ -767,11 +768,14 @@ test_deadlines(void **state)
 	call_for(EVP_CALL_QUERY, 10000);
 	wait_ms(120);
 	expect_end(1, EVP_CALL_TIMEOUT);
+	assert_int_equal(evp_members_instance(f->members, "b", "s0")->unanswered, 1);
 	answer(0, 0, "late");
+	assert_int_equal(evp_members_instance(f->members, "b", "s0")->unanswered, 1);
 	assert_int_equal(f->called, 1);
 	assert_int_equal(evp_metrics.responses_unmatched, 1);
 	answer(0, 1, "in time");
 	expect_end(2, EVP_CALL_OK);
+	assert_int_equal(evp_members_instance(f->members, "b", "s0")->unanswered, 0);
 	/* One that waits, and one that is elsewhere, which is told. */
 	disconnect(0);
 	call_for(EVP_CALL_QUERY, 20);
@@ -782,6 +786,7 @@ test_deadlines(void **state)
 	wait_ms(120);
 	expect_end(4, EVP_CALL_TIMEOUT);
 	expect_linked("cancel:2:0:0");
+	assert_int_equal(evp_members_instance(f->members, "b", "r")->unanswered, 1);
 	/* What another proxy asked is forgotten some time after its deadline; nothing is told. */
 	assert_int_equal(uv_loop_alive(&f->loop), 0);
 }
