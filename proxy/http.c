@@ -615,12 +615,23 @@ on_completed(void *arg, struct MHD_Connection *connection, void **state, enum MH
 
 /* ---- the daemon on the loop ---- */
 
+/* As many connections as there may be? */
+static bool
+is_full(const evp_http_t *http)
+{
+	return MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)->num_connections >= http->proxy->config.http_connections;
+}
+
 static void
 run(evp_http_t *http)
 {
 	MHD_UNSIGNED_LONG_LONG timeout;
+	bool		full = is_full(http);
 
 	MHD_run(http->daemon);
+	/* While it is full it does not look at the listening socket, and begins to only in a run that finds room. */
+	if (full && !is_full(http))
+		MHD_run(http->daemon);
 	if (MHD_get_timeout(http->daemon, &timeout) == MHD_YES)
 		uv_timer_start(&http->timer, on_timer, timeout, 0);
 	else

@@ -1,0 +1,265 @@
+# 450_bounds.pl
+#   More bounds that are met on purpose: how long and how much of answers is
+#   kept, times and tries of commands, stories, discoveries, what waits for the
+#   database in bytes, what waits for all connections, connections over HTTP.
+use strict;
+use warnings;
+
+use IO::Select;
+use IO::Socket::INET;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use Evento::Bundle;
+use Evento::Cbor;
+use Evento::ProxyTest;
+
+my $test = Evento::ProxyTest->new;
+
+sub start
+{
+	my (%flags) = @_;
+	my $proxy = $test->start(flags => \%flags);
+	my $handler = $proxy->bundle(bundle => 'shop', instance => 'h', names => [qw(Place Notify Find Probe)]);
+	my $caller = $proxy->bundle(bundle => 'web', instance => 'c');
+	$caller->reaches($handler);
+	return ($proxy, $handler, $caller);
+}
+
+# The size of a queue as /metrics has it.
+sub queue
+{
+	my ($proxy, $unit, $name) = @_;
+	return ($proxy->get('/metrics'))[1] =~ /^evento_proxy_queue_$unit\{queue="$name"\} (\d+)$/m ? $1 : undef;
+}
+
+# A service command that stores nothing, answered with an exception of that text.
+sub notify
+{
+	my ($handler, $caller, $text, %how) = @_;
+	my $id = $caller->service_command('Notify', '{}', %how);
+	my $req = $handler->recv('REQ') or return;
+	$handler->respond($req, Evento::Bundle::exception('shop.Refused', $text));
+	$caller->answer($id) or return;
+	return $id;
+}
+
+# What a repeat gets: the text of the first answer, or 'anew' where the handler is asked again.
+sub repeat
+{
+	my ($handler, $caller, $id) = @_;
+	$caller->service_command('Notify', '{}', correlation => $id);
+	my $got = '';
+	$caller->{test_proxy}->wait_for(sub {
+		if (my $rsp = $caller->answer($id, timeout => 0.01)) { $got = $rsp->{body}{message} }
+		elsif (my $req = $handler->recv('REQ', timeout => 0.01))
+		{
+			$handler->respond($req, Evento::Bundle::exception('shop.Refused', 'anew'));
+			$caller->answer($id);
+			$got = 'anew';
+		}
+		return $got ne '';
+	});
+	return $got;
+}
+
+# ---- answers that are kept ----
+
+{
+	my ($proxy, $handler, $caller) = start('answer-keep' => '4s', 'answer-away' => '4s', 'answer-bytes' => '1MB', 'max-timeout' => '4s', 'command-tries' => 2);
+	$caller->{test_proxy} = $proxy;
+	my $id = notify($handler, $caller, 'first');
+	ok($id, 'a service command is answered');
+	is(repeat($handler, $caller, $id), 'first', 'repeated it has the same answer');
+	ok($proxy->wait_for(sub { $proxy->metric('answers_kept') == 0 }), 'answer-keep: which is kept for so long');
+	is(repeat($handler, $caller, $id), 'anew', 'and no longer');
+
+	my @large = map { notify($handler, $caller, $_ x 400_000) } qw(a b c);
+	is(scalar @large, 3, 'three large answers');
+	cmp_ok($proxy->metric('answers_kept_bytes'), '<=', 1 << 20, 'answer-bytes: they are bounded together');
+	is(substr(repeat($handler, $caller, $large[2]), 0, 2), 'cc', 'the newest are kept');
+	is(repeat($handler, $caller, $large[0]), 'anew', 'the oldest is not');
+
+	# Away for less, and for more.
+	for my $case ([ 0, 1, 'a caller that is away for less has its answer' ], [ 1, 0, 'one that is away for longer has none' ])
+	{
+		my ($long, $expected, $what) = @$case;
+		ok($proxy->wait_for(sub { $proxy->metric('answers_kept') == 0 }), 'answer-away: none is kept');
+		$id = $caller->service_command('Notify');
+		my $req = $handler->recv('REQ');
+		$caller->cut;
+		ok($proxy->wait_for(sub { $proxy->metric('sessions') == 1 }), 'a caller goes away');
+		$handler->respond($req, Evento::Bundle::exception('shop.Refused', 'away'));
+		ok($proxy->wait_for(sub { $proxy->metric('answers_kept') == 1 }), 'before its answer comes');
+		$proxy->wait_for(sub { $proxy->metric('answers_kept') == 0 }) if $long;
+		$caller = $proxy->bundle(bundle => 'web', instance => 'c');
+		is($caller->answer($id, timeout => $expected ? 10 : 0.5) ? 1 : 0, $expected, $what);
+	}
+
+	# ---- times and tries ----
+
+	$id = $caller->query('Find', '{}', timeout => 60000);
+	my $req = $handler->recv('REQ');
+	cmp_ok($req->{timeoutMillis}, '<=', 4000, 'max-timeout: a handler is given no more');
+	is(($caller->answer($id, timeout => 20) // {})->{failure}{exceptionClassName}, 'com.evento.transport.RequestTimeoutException', 'and then the request fails');
+	$id = $caller->command('Place', 'tries');
+	my ($tries, $rsp) = (0);
+	$proxy->wait_for(sub {
+		if ($req = $handler->recv('REQ', timeout => 0.01))
+		{
+			$tries++;
+			$test->sql(q(SELECT evento.append('tries', 'Other', '{}')));
+			$handler->respond($req, Evento::Bundle::domain_response('Placed', '{}'));
+		}
+		return $rsp = $caller->answer($id, timeout => 0.01);
+	});
+	is($tries, 2, 'command-tries: a handler is asked so often');
+	like($rsp && $rsp->{body}{message}, qr/changed under the command 2 times/, 'and then the command fails');
+	is($proxy->stop, 0, 'it ends');
+}
+
+# ---- what is kept of stories and discoveries ----
+
+{
+	my ($proxy, $handler, $caller) = start('story-cache' => '1MB', 'max-discovery' => '2kB');
+	my $place = sub {
+		my ($stream) = @_;
+		my $id = $caller->command('Place', $stream);
+		my $req = $handler->recv('REQ') or return 0;
+		$handler->respond($req, Evento::Bundle::domain_response('Placed', '{}', state => '{"x":"' . 'x' x 100_000 . '"}'));
+		return $caller->answer($id) ? 1 : 0;
+	};
+	my ($done, $most) = (0, 0);
+	for my $n (1 .. 24)
+	{
+		$done += $place->("story-$n");
+		my $bytes = $proxy->metric('story_bytes');
+		$most = $bytes if $bytes > $most;
+	}
+	is($done, 24, 'aggregates with large states');
+	cmp_ok($most, '<=', 1 << 20, 'story-cache: their stories are bounded together');
+	cmp_ok($most, '>', 500_000, 'but kept');
+	my $loads = $proxy->metric('story_loads_total');
+	ok($place->('story-24'), 'the newest');
+	is($proxy->metric('story_loads_total'), $loads, 'is there');
+	ok($place->('story-1'), 'the oldest');
+	is($proxy->metric('story_loads_total'), $loads + 1, 'has to be loaded');
+
+	my $described = sub {
+		my ($instance, $size) = @_;
+		my $b = $proxy->connection;
+		$b->hello(bundle => $instance, instance => $instance);
+		$b->recv('WLC');
+		$b->register('Described');
+		$b->discovery(map_(componentType => 'Projection', componentName => 'Projection', handlerType => 'QueryHandler', handledPayloadType => 'Query',
+				handledPayload => 'Described', returnType => 'View', returnIsMultiple => bool_(0), associationProperty => undef,
+				componentDescription => 'd' x $size, componentDetail => '', componentPath => 'a/B.java', componentLine => int_(7), handlerLine => int_(9),
+				executor => undef, invokedCommands => map_(), invokedQueries => map_()));
+		$b->notify('evento:enable');
+		$b->consumers;
+		return $proxy->wait_for(sub { $test->sql("SELECT enabled FROM evento.bundles WHERE instance = '$instance'") eq 't' }) ? $b : undef;
+	};
+	my @b = map { $described->("bundle-$_", $_) } 100, 5000;
+	is(scalar(grep { $_ } @b), 2, 'bundles with a short discovery and a long one are connected');
+	is(scalar $proxy->wait_log(qr{bundle-5000/bundle-5000: discovery is left out of the catalogue: }), 1, 'max-discovery: the long one is left out, as the log says');
+	ok($proxy->wait_for(sub { $test->sql(q(SELECT string_agg(bundle, ' ') FROM evento.handlers)) eq 'bundle-100' }), 'the other is in the catalogue');
+	is($proxy->stop, 0, 'it ends');
+}
+
+# ---- what waits for the database, in bytes ----
+
+{
+	my ($proxy, $handler, $caller) = start('append-queue-bytes' => '16MB', 'db-queue-bytes' => '1MB');
+	my $blocker = $test->node->background_psql('postgres');
+	$blocker->query_safe('BEGIN; LOCK TABLE evento._events, evento._streams IN ACCESS EXCLUSIVE MODE');
+	my @ids;
+	my $refused = 0;
+	for my $n (1 .. 6)
+	{
+		push @ids, $caller->service_command('Notify');
+		$handler->respond($handler->recv('REQ'), Evento::Bundle::event_message('Service', 'Notified', '{"x":"' . 'x' x (3 << 20) . '"}'));
+		$handler->alive;
+	}
+	my $said = $caller->recv('RSP', timeout => 10);
+	is($said && $said->{failure}{message}, 'too many events wait for the database', 'append-queue-bytes: what is beyond is refused');
+	cmp_ok(queue($proxy, 'bytes', 'appends'), '<=', 16 << 20, 'the rest waits');
+	# Names of 512 bytes: not all of them are in flight or find room.
+	my $long = 's' x 500;
+	$caller->command('Place', sprintf('%s-%06d', $long, $_), '{}', lock => undef) for 1 .. 5000;
+	my %why;
+	$proxy->wait_for(sub {
+		while (my $rsp = $caller->recv('RSP', timeout => 0.01)) { $why{ $rsp->{failure}{message} // 'answered' }++ }
+		return keys %why;
+	}, 30);
+	is(join(' ', grep { !/too many statements wait for the database/ } keys %why), '', 'db-queue-bytes: loads of stories beyond are refused');
+	is(scalar(keys %why), 1, 'and told so');
+	cmp_ok(queue($proxy, 'bytes', 'db_read'), '<=', 1 << 20, 'the rest waits');
+	my $query = $caller->query('Find');
+	my $req = $handler->recv('REQ');
+	$handler->respond($req, Evento::Bundle::single('meanwhile'));
+	is($caller->answer($query)->{body}{data}, 'meanwhile', 'queries go on');
+	$blocker->query_safe('COMMIT');
+	$blocker->quit;
+	my $answered = 0;
+	for my $id (@ids)
+	{
+		next if $said && $id eq $said->{correlationId};
+		my $rsp = $caller->answer($id, timeout => 30);
+		$answered++ if $rsp && !$rsp->{failure};
+	}
+	is($answered, 5, 'what waited is stored when the database goes on');
+	$proxy->stop('KILL');
+}
+
+# ---- what waits for all connections ----
+
+{
+	my ($proxy, $handler, $caller) = start('output-total' => '16MB');
+	# Both ask for much and read nothing yet.
+	my %deaf;
+	for my $name (qw(greedy modest))
+	{
+		$deaf{$name} = Evento::Bundle->new($proxy->{port}, ($name eq 'greedy' ? (rcvbuf => 4096) : ()));
+		$deaf{$name}->hello(bundle => 'deaf', instance => $name);
+		$deaf{$name}->recv('WLC');
+	}
+	my $large = 'z' x (3 << 20);
+	my $give = sub {
+		my ($deaf) = @_;
+		my $id = $deaf->query('Find');
+		my $req = $handler->recv('REQ', timeout => 10) or return;
+		$handler->respond($req, Evento::Bundle::single($large));
+		return $handler->alive ? $id : undef;
+	};
+	my $own = $give->($deaf{modest});
+	my $closed = qr{deaf/greedy: closed: output of all connections passes output-total};
+	for (1 .. 20)
+	{
+		$give->($deaf{greedy});
+		last if grep { $_ =~ $closed } split /\n/, $proxy->log;
+	}
+	is(scalar $proxy->wait_log($closed), 1, 'output-total: who has most waiting is closed');
+	cmp_ok($proxy->metric('output_bytes'), '<=', 16 << 20, 'the bound holds');
+	is(length(($deaf{modest}->answer($own, timeout => 30) // {})->{body}{data} // ''), 3 << 20, 'another gets what waits for it');
+	ok($caller->alive, 'and others go on');
+	is($proxy->stop, 0, 'it ends');
+}
+
+# ---- connections over HTTP ----
+
+{
+	my ($proxy, $handler, $caller) = start('http-connections' => 4);
+	my @held = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $proxy->{http}, Timeout => 5) } 1 .. 4;
+	# They are taken in the order in which they come.
+	my $more = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $proxy->{http}, Timeout => 5);
+	syswrite $more, "GET /healthz HTTP/1.0\r\n\r\n";
+	ok(!IO::Select->new($more)->can_read(1), 'http-connections: one too many is not served');
+	ok($caller->alive, 'bundles go on');
+	close $held[0];
+	ok(IO::Select->new($more)->can_read(10), 'until another has gone');
+	like(do { local $/; <$more> } // '', qr{^HTTP/1\.\d 200 }, 'then it is answered');
+	close $_ for @held[ 1 .. 3 ], $more;
+	is($proxy->stop, 0, 'it ends');
+}
+
+done_testing();
