@@ -9,6 +9,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use Evento::Bundle;
+use Evento::Cbor;
 use Evento::ProxyTest;
 
 my $test = Evento::ProxyTest->new(conf => "wal_level = replica\nmax_wal_senders = 4\n");
@@ -18,15 +19,20 @@ my $handler = $two->bundle(bundle => 'work', instance => 'h1', names => [qw(Do C
 $_->reaches($handler) for @caller;
 my $done = Evento::Bundle::event_message('Service', 'Done', '{}');
 
+# The number that a command was given.
+sub number { return cbor_decode($_[0]{payload})->[1]{body}[1]{serializedPayload}[1]{serializedObject} =~ /"n":(\d+)/ ? $1 : undef }
+
 sub locks { return $test->sql('SELECT count(*) FROM evento._locks') }
 
 # ---- twenty at once on one lock, at two proxies ----
 
 my @ids = map { [ $caller[ $_ % 2 ], $caller[ $_ % 2 ]->service_command('Do', qq({"n":$_}), lock => 'one', stream => 'one') ] } 1 .. 20;
 my ($runs, $together) = (0, 0);
+my @order;
 while (my $req = $handler->recv('REQ', timeout => 5))
 {
 	$runs++;
+	push @order, number($req);
 	if ($handler->recv('REQ', timeout => 0.02))
 	{
 		$together++;
@@ -36,7 +42,30 @@ while (my $req = $handler->recv('REQ', timeout => 5))
 }
 is($runs, 20, 'twenty commands on one lock all run');
 is($together, 0, 'one after the other');
+is(join(' ', grep { $_ % 2 == 0 } @order), join(' ', map { 2 * $_ } 1 .. 10), 'those of the first proxy in the order in which they came');
+is(join(' ', grep { $_ % 2 } @order), join(' ', map { 2 * $_ - 1 } 1 .. 10), 'and those of the second');
 is(scalar(grep { !defined $_->[0]->answer($_->[1])->{failure} } @ids), 20, 'and are answered');
+ok($one->wait_for(sub { locks() == 0 }), 'the lock is given back');
+
+# ---- nobody overtakes, from whichever proxy ----
+
+my @turns;
+for my $n (1 .. 6)
+{
+	my $from = $caller[ $n % 2 ];
+	push @turns, [ $from, $from->service_command('Do', qq({"n":$n}), lock => 'turn') ];
+	$one->wait_for(sub { locks() == $n });
+}
+is(locks(), 6, 'one holds a lock, and five wait for it, of either proxy in turn');
+@order = ();
+for (1 .. 6)
+{
+	my $req = $handler->recv('REQ') or last;
+	push @order, number($req);
+	$handler->respond($req, $done);
+}
+is("@order", '1 2 3 4 5 6', 'it goes from one to the next in the order of their tickets');
+is(scalar(grep { !defined $_->[0]->answer($_->[1])->{failure} } @turns), 6, 'and all are answered');
 ok($one->wait_for(sub { locks() == 0 }), 'the lock is given back');
 
 # ---- locks of other names are not in the way ----

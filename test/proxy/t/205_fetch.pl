@@ -128,9 +128,16 @@ for my $n (1 .. 5)
 }
 cmp_ok($least, '<', 0.1, 'without waiting for a timer');
 
+# Statements that read, of which there are some for looking how far the log is as well.
+sub reads { return ($proxy->get('/metrics'))[1] =~ /^evento_proxy_db_statement_duration_seconds_count\{lane="read"\} (\d+)$/m ? $1 : undef }
+
 my @consumers = map { $consumer->fetch(2516, component => "C$_") } 1 .. 50;
+ok($proxy->wait_for(sub { $proxy->metric('requests_open') == 50 }), 'fifty consumers wait at the head');
+my $before = reads();
+$start = time;
 append(q('order-2', 'Created', '{}'));
-is(scalar(grep { ($consumer->answer($_)->{body}{events}[1][0][1]{eventSequenceNumber} // 0) == 2517 } @consumers), 50, 'fifty consumers at the head all get it');
+is(scalar(grep { ($consumer->answer($_)->{body}{events}[1][0][1]{eventSequenceNumber} // 0) == 2517 } @consumers), 50, 'and all get the next event');
+cmp_ok(reads() - $before, '<=', 10 + 2 * (time - $start), 'by one read of the log, not by one each');
 
 $id = $consumer->fetch(2517);
 sleep 0.3;
