@@ -86,11 +86,22 @@ sub complaints
 my $handler = $proxy->bundle(bundle => 'shop', instance => 'handler', names => [ 'Place', 'Find' ]);
 my $caller = $proxy->bundle(bundle => 'web', instance => 'caller');
 ok($proxy->wait_for(sub { $test->sql('SELECT count(*) FROM evento.bundles WHERE enabled') == 2 }), 'a handler and a caller');
-for my $n (1 .. 3)
+for my $n (1 .. 2)
 {
 	my $id = $caller->command('Place', "order-$n");
 	$handler->respond($handler->recv('REQ'), Evento::Bundle::domain_response('Placed', '{"n":1}'));
 	ok($caller->answer($id), 'a command');
+}
+# A third is stored at the second try: somebody has appended meanwhile.
+{
+	my $id = $caller->command('Place', 'order-3');
+	for my $try (1 .. 2)
+	{
+		my $req = $handler->recv('REQ');
+		$test->sql(q(SELECT evento.append('order-3', 'Other', '{}'))) if $try == 1;
+		$handler->respond($req, Evento::Bundle::domain_response('Placed', '{"n":1}'));
+	}
+	ok($caller->answer($id), 'a command that meets a conflict');
 }
 for my $n (1 .. 2)
 {
@@ -118,11 +129,15 @@ is(sample($finished, 'kind="query",outcome="timeout"'), 1, 'and one was not answ
 is(sample('evento_proxy_request_duration_seconds_count', 'kind="aggregate"'), 3, 'three durations of commands');
 my $sum = sample('evento_proxy_request_duration_seconds_sum', 'kind="query"');
 ok($sum >= 0.3 && $sum < 60, "durations of queries in seconds: $sum");
-is(sample('evento_proxy_append_batch_items_count', ''), 3, 'three batches');
+is(sample('evento_proxy_append_batch_items_count', ''), 4, 'four batches');
 ok(sample('evento_proxy_db_statement_duration_seconds_count', 'lane="append"') >= 3, 'and round trips to the database');
 is(sample('evento_proxy_queue_limit_items', 'queue="connections"'), 20000, 'queues with their bounds');
 is(sample('evento_proxy_queue_items', 'queue="connections"'), 2, 'and sizes');
 cmp_ok(sample('process_resident_memory_bytes', ''), '>', 1e6, 'what the process takes');
+cmp_ok(sample($_, ''), '>', 1000, $_) for 'evento_proxy_received_bytes_total', 'evento_proxy_sent_bytes_total';
+is(sample('evento_proxy_conflicts_total', ''), 1, 'a conflict');
+ok(defined sample('evento_proxy_append_retries_total', ''), 'appends that are sent again');
+ok(defined sample('evento_proxy_db_statements_in_flight', qq(lane="$_")), "how deep the pipelines are: $_") for qw(control lock append read);
 
 my ($promtool) = grep { -x } map { "$_/promtool" } split /:/, $ENV{PATH};
 SKIP:
