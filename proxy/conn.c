@@ -124,6 +124,26 @@ count_held(evp_conn_t *conn)
 	conn->held = held;
 }
 
+/* Closes the connection that holds most unfinished input: what all hold is past its bound. */
+static void
+doom_holder(evp_hub_t *hub)
+{
+	evp_conn_t *largest = NULL;
+
+	for (evp_conn_t *conn = hub->conns; conn != NULL; conn = conn->next)
+	{
+		if (conn->doomed == NULL && (largest == NULL || conn->held > largest->held))
+			largest = conn;
+	}
+	if (largest == NULL)
+		return;
+	/* From now on it holds nothing: others that read in this turn are not closed for it. */
+	hub->held -= largest->held;
+	largest->held = 0;
+	largest->doomed = "unfinished input of all connections passes input-bytes, and this one has most of it";
+	mark_dirty(largest);
+}
+
 static void
 on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
@@ -154,12 +174,12 @@ take_bytes(evp_conn_t *conn, const uint8_t *p, size_t n)
 		conn->callbacks->on_message(conn, message);
 		evp_blob_unref(message);
 	}
-	if (conn->closing)
+	if (conn->closing || conn->doomed != NULL)
 		return;
 	count_held(conn);
 	if (conn->hub->held > conn->hub->max_held)
-		conn->callbacks->on_broken(conn, "unfinished input of all connections passes input-bytes", true);
-	else if (evp_wire_deadline(&conn->wire) != INT64_MAX)
+		doom_holder(conn->hub);
+	if (evp_wire_deadline(&conn->wire) != INT64_MAX)
 		conn->callbacks->on_unfinished(conn);
 }
 

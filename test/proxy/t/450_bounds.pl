@@ -245,6 +245,25 @@ sub repeat
 	is($proxy->stop, 0, 'it ends');
 }
 
+# ---- what comes in and is not complete ----
+
+{
+	my ($proxy, $handler, $caller) = start('input-bytes' => '32MB');
+	my @greedy = map { $proxy->bundle(bundle => 'greedy', instance => "g$_") } 1 .. 2;
+	$_->send_raw(pack('N', 15 << 20) . "\0" . 'x' x (14 << 20)) for @greedy;
+	ok($proxy->wait_for(sub { $proxy->metric('input_bytes') >= 28 << 20 }), 'two connections have sent most of large messages');
+	my $modest = $proxy->bundle(bundle => 'modest', instance => 'm');
+	my $frame = Evento::Bundle::frame(cbor_encode(map_('@t' => 'PNG', correlationId => \'0123456789abcdef', sequence => int_(1), timestampMs => int_(1), padding => 'x' x (6 << 20))));
+	my $end = substr($frame, -1, 1, '');
+	$modest->send_raw($frame);
+	ok(scalar $proxy->wait_log(qr{greedy/g\d: closed: unfinished input of all connections passes input-bytes}), 'input-bytes: a third passes the bound, and who holds most is closed');
+	ok($proxy->wait_for(sub { $proxy->metric('input_bytes') >= 20 << 20 }), 'the others go on');
+	$modest->send_raw($end);
+	ok($modest->recv('PON', timeout => 20), 'the one that passed it too');
+	is(scalar(grep { /passes input-bytes/ } split /\n/, $proxy->log), 1, 'one was enough');
+	is($proxy->stop, 0, 'it ends');
+}
+
 # ---- connections over HTTP ----
 
 {
