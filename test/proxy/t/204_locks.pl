@@ -68,6 +68,27 @@ is("@order", '1 2 3 4 5 6', 'it goes from one to the next in the order of their 
 is(scalar(grep { !defined $_->[0]->answer($_->[1])->{failure} } @turns), 6, 'and all are answered');
 ok($one->wait_for(sub { locks() == 0 }), 'the lock is given back');
 
+# ---- many at once are taken together ----
+
+sub statements { return ($one->get('/metrics'))[1] =~ /^evento_proxy_db_statement_duration_seconds_count\{lane="lock"\} (\d+)$/m ? $1 : undef }
+
+{
+	# The server process that takes them stands still until all of them are there.
+	my @backends = split /\n/, $test->sql(q(SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'evento-proxy/%' AND query LIKE '%_lock_%'));
+	ok(scalar @backends, 'some server process takes locks');
+	my $before = statements();
+	kill 'STOP', @backends;
+	my @ids = map { $caller[0]->service_command('Do', '{}', lock => "many-$_") } 1 .. 100;
+	ok($one->wait_for(sub { $one->metric('locks_waiting') == 100 }), 'a hundred commands want a lock each');
+	kill 'CONT', @backends;
+	my @reqs = map { $handler->recv('REQ') } @ids;
+	is(scalar(grep { defined } @reqs), 100, 'and have it');
+	cmp_ok(statements() - $before, '<', 20, 'by few statements');
+	$handler->respond($_, $done) for @reqs;
+	is(scalar(grep { !defined $caller[0]->answer($_)->{failure} } @ids), 100, 'all are answered');
+	ok($one->wait_for(sub { locks() == 0 }), 'the locks are given back');
+}
+
 # ---- locks of other names are not in the way ----
 
 my $held = $caller[0]->service_command('Do', '{}', lock => 'a');
