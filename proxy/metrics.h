@@ -28,6 +28,7 @@
 	X(responses_unmatched, "evento_proxy_responses_unmatched_total", "counter", "Responses that no open call matched.") \
 	X(calls_local, "evento_proxy_calls_local_total", "counter", "Calls to handlers connected here.") \
 	X(calls_remote, "evento_proxy_calls_remote_total", "counter", "Calls to handlers at another proxy.") \
+	X(calls_unanswered, "evento_proxy_calls_unanswered_total", "counter", "Calls whose time ran out while a handler had them.") \
 	X(appends, "evento_proxy_appends_total", "counter", "Events appended.") \
 	X(append_batches, "evento_proxy_append_batches_total", "counter", "Batches sent.") \
 	X(append_unknown, "evento_proxy_append_unknown_total", "counter", "Batches whose outcome was unknown and asked again.") \

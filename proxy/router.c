@@ -255,8 +255,10 @@ not_answered(evp_call_t *call)
 
 	if (call->proxy_id != 0)
 		evp_links_send_cancel(proxy->links, call->proxy_id, call->id);
+	EVP_COUNT(calls_unanswered);
+	/* A caller that gives little time could fill the log with it. */
 	if (evp_members_unanswered(evp_registry_members(proxy->registry), target, evp_now(proxy)))
-		evp_log(EVP_LOG_WARNING, "router", NULL, "%s/%s has not answered in time: others are asked first until it does", target->bundle,
+		evp_log(EVP_LOG_DEBUG, "router", NULL, "%s/%s has not answered in time: others are asked first until it does", target->bundle,
 				target->instance);
 }
 

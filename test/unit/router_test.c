@@ -787,6 +787,7 @@ test_deadlines(void **state)
 	expect_end(4, EVP_CALL_TIMEOUT);
 	expect_linked("cancel:2:0:0");
 	assert_int_equal(evp_members_instance(f->members, "b", "r")->unanswered, 1);
+	assert_int_equal(evp_metrics.calls_unanswered, 2);
 	/* What another proxy asked is forgotten some time after its deadline; nothing is told. */
 	assert_int_equal(uv_loop_alive(&f->loop), 0);
 }
