@@ -211,6 +211,29 @@ sub repeat
 	$proxy->stop('KILL');
 }
 
+# ---- those who read the log at once ----
+
+{
+	$test->sql(q(SELECT evento.append('read', 'Read', '{}') FROM generate_series(1, 10); CALL evento.wait(NULL)));
+	# Begun behind all that is read here: none of it is in the newest events, which are in memory.
+	my ($proxy, $handler, $caller) = start('feed-readers' => 1, 'http-readers' => 1);
+	my $blocker = $test->node->background_psql('postgres');
+	$blocker->query_safe('BEGIN; LOCK TABLE evento._events IN ACCESS EXCLUSIVE MODE');
+	my @ids = map { $caller->fetch(0, component => "C$_", limit => 5) } 1 .. 8;
+	my @http = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $proxy->{http}, Timeout => 5) } 1 .. 8;
+	syswrite $_, "GET /events?after=0&max=5 HTTP/1.0\r\n\r\n" for @http;
+	ok($proxy->wait_for(sub { $proxy->metric('requests_open') == 8 && $proxy->metric('http_requests_open') >= 8 }), 'eight consumers are behind, and eight readers over HTTP');
+	my $sent = sub { return ($proxy->get('/metrics'))[1] =~ /^evento_proxy_db_statements_in_flight\{lane="read"\} (\d+)$/m ? $1 + queue($proxy, 'items', 'db_read') : -1 };
+	ok($proxy->wait_for(sub { $sent->() >= 2 }), 'they read');
+	# Besides one that asks how far the log is.
+	cmp_ok($sent->(), '<=', 4, 'feed-readers, http-readers: but not all at once');
+	$blocker->query_safe('COMMIT');
+	$blocker->quit;
+	is(scalar(grep { my $rsp = $caller->answer($_, timeout => 20); $rsp && @{ $rsp->{body}{events}[1] } == 5 } @ids), 8, 'the consumers get what they wanted');
+	is(scalar(grep { (do { local $/; <$_> } // '') =~ m{^HTTP/1\.\d 200 } } @http), 8, 'and the readers over HTTP');
+	is($proxy->stop, 0, 'it ends');
+}
+
 # ---- what waits for all connections ----
 
 {

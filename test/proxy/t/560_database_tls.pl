@@ -111,8 +111,10 @@ my $held = $caller->fetch($test->sql('SELECT max(position) FROM evento.events'))
 ok(!$caller->recv('RSP', timeout => 0.3), 'waits at the head');
 $test->sql(q(SELECT evento.append('fresh', 'Fresh', '{}')));
 is($caller->answer($held)->{body}{events}[1][0][1]{eventName}, 'Fresh', 'and gets the next one');
-$test->sql(q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'evento-proxy/%'));
-is((change('again', '{}') // {})->{class}, 'DomainEventMessage', 'connections that were lost are made again');
+my $connects = $proxy->metric('db_connects_total');
+my $count = $test->sql(q(SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'evento-proxy/%'));
+ok($proxy->wait_for(sub { $proxy->metric('db_connects_total') >= $connects + $count }), 'connections that are lost are made again');
+is((change('again', '{}') // {})->{class}, 'DomainEventMessage', 'and serve');
 like($test->sql($sessions), qr/^[1-9]\d*\|0$/, 'with TLS');
 is($proxy->stop, 0, 'it ends in order');
 
