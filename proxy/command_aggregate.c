@@ -127,6 +127,9 @@ again(evp_command_t *command)
 {
 	uint64_t	pause;
 
+	/* The others have gone back to running ahead while it had its turn. */
+	if (command->lock != NULL && command->in_turn && !evp_command_queue_in_turn(command))
+		evp_command_call_for_turns(command);
 	/* Callers at other proxies want the same aggregate all the time: from here on in turn with them. */
 	if (command->tries <= TRIES_AT_ONCE)
 		evp_command_aggregate(command);
@@ -139,7 +142,7 @@ again(evp_command_t *command)
 	}
 	else
 	{
-		if (!evp_command_queue_in_turn(command))
+		if (!command->in_turn && !evp_command_queue_in_turn(command))
 			evp_command_call_for_turns(command);
 		pause = UINT64_C(4) << (command->tries - TRIES_AT_ONCE < 4 ? command->tries - TRIES_AT_ONCE : 4);
 		if (pause > PAUSE_MOST)

@@ -29,7 +29,7 @@
 #define AHEAD_MOST		64
 
 /* Commands on an aggregate go in turn for so long after that was asked for. */
-#define IN_TURN_MS		1000
+#define IN_TURN_MS		3000
 
 /* So many commands are run alone, each on a story newly loaded, after one was not stored: others want the aggregate too. */
 #define ALONE_AFTER		8

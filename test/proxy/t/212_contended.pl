@@ -29,7 +29,7 @@ for my $lock ('none', 'itself')
 	my (%open, @asked, @answers);
 	my $stored = 0;
 	my $waits;
-	my $until = time + 60;
+	my $until = time + 110;
 	# What comes next on a connection, for a moment at most.
 	my $next = sub { my ($bundle, $type) = @_; $bundle->pump(0.001) if !@{ $bundle->{queue} }; return $bundle->recv($type, timeout => 0) };
 	my $limit = sub { time < $until };
