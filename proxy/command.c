@@ -319,6 +319,7 @@ evp_command_call(evp_command_t *command, evp_call_kind_t kind, evp_slice_t paylo
 		.payload_type = command->request->message.payload_type,
 		.payload = payload,
 		.as_server = true,
+		.source = command->request->source,
 		.deadline = command->request->deadline,
 	};
 
@@ -455,7 +456,8 @@ evp_command_append(evp_command_t *command, evp_pack_item_t *item, evp_append_cb 
 	item->events = &command->event;
 	item->n_events = 1;
 	command->wait = EVP_WAIT_STORE;
-	evp_store_append(command->proxy->store, item, evp_command_store_deadline(command), cb, command);
+	evp_store_append(command->proxy->store, command->joint ? EVP_SOURCE_JOINT : command->request->source, item,
+					 evp_command_store_deadline(command), cb, command);
 }
 
 /* ---- the module ---- */

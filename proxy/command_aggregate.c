@@ -281,6 +281,7 @@ append(evp_command_t *command)
 	if (!evp_command_may_start(command, evp_command_aggregate))
 		return;
 	command->chained = false;
+	command->joint = false;
 	evp_stories_drop(command->commands->stories, command->graph->aggregate_id);
 	evp_command_send(command);
 }
@@ -426,7 +427,7 @@ load(evp_command_t *command)
 	command->changes = command->commands->story_changes;
 	command->epoch = evp_command_epoch(command);
 	command->wait = EVP_WAIT_STORE;
-	evp_store_load(command->proxy->store, (const char *) name.p, name.n, command->id,
+	evp_store_load(command->proxy->store, command->request->source, (const char *) name.p, name.n, command->id,
 				   command->graph->invalidate_snapshot ? EVP_LOAD_EVENTS : EVP_LOAD_SNAPSHOT,
 				   evp_command_store_deadline(command), on_story, command);
 }

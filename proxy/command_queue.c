@@ -1,8 +1,9 @@
 /*
  * command_queue.c
  *    The commands on one aggregate that meet in this proxy: one after the other,
- *    so that they don't conflict with each other.  That is for speed: what keeps
- *    commands apart across proxies is the expected version of the append.
+ *    so that they don't conflict with each other, and callers in turn.  That is
+ *    for speed: what keeps commands apart across proxies is the expected version
+ *    of the append.
  *
  *    A command does not wait for the commit of the one before it.  When the
  *    handler has answered, its event goes into the kept story, the command into
@@ -38,7 +39,7 @@ struct evp_command_queue
 {
 	UT_hash_handle hh;
 	evp_command_t *running;
-	evp_command_t *waiting;		/* EVP_WAIT_QUEUE */
+	evp_fair_t	waiting;		/* EVP_WAIT_QUEUE */
 	evp_command_t *chain;		/* EVP_WAIT_CHAIN: the handler has answered, the append is not sent */
 	evp_command_t *sent;		/* EVP_WAIT_STORE, in the order in which they were sent */
 	unsigned	ahead;			/* in the chain, or sent */
@@ -65,14 +66,16 @@ on_sweep(uv_timer_t *timer)
 		uv_timer_stop(&commands->sweep);
 }
 
+/* first: before all others. */
 static void
-wait_in_queue(evp_command_t *command, evp_command_step step)
+wait_in_queue(evp_command_t *command, evp_command_step step, bool first)
 {
 	evp_commands_t *commands = command->commands;
 
 	command->place = EVP_PLACE_WAITING;
 	command->wait = EVP_WAIT_QUEUE;
 	command->step = step;
+	(first ? evp_fair_put_first : evp_fair_put) (&command->queue->waiting, command->request->source, &command->turn);
 	commands->queued++;
 	if (!uv_is_active((uv_handle_t *) &commands->sweep))
 		uv_timer_start(&commands->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
@@ -90,7 +93,7 @@ take_out(evp_command_t *command)
 			queue->running = NULL;
 			break;
 		case EVP_PLACE_WAITING:
-			DL_DELETE2(queue->waiting, command, before, after);
+			evp_fair_remove(&queue->waiting, &command->turn);
 			command->commands->queued--;
 			break;
 		case EVP_PLACE_CHAIN:
@@ -113,32 +116,46 @@ may_run(const evp_commands_t *commands, const evp_command_queue_t *queue, const 
 	return queue->ahead < AHEAD_MOST && evp_command_kept_story(command) != NULL && !commands->stopped;
 }
 
+static void
+send_chain(evp_command_queue_t *queue)
+{
+	evp_command_t *command;
+	bool		joint = false;
+
+	queue->sent = queue->chain;
+	queue->chain = NULL;
+	/* One caller's place among the appends is no place for another's, who may not have thousands of them. */
+	DL_FOREACH2(queue->sent, command, after)
+		joint = joint || command->request->source != queue->sent->request->source;
+	DL_FOREACH2(queue->sent, command, after)
+	{
+		command->place = EVP_PLACE_SENT;
+		command->chained = command != queue->sent;
+		command->joint = joint;
+		evp_command_send(command);
+	}
+}
+
 /* Sends the chain, and gives the next command its turn.  The queue is gone afterwards where nothing is left in it. */
 static void
 advance(evp_commands_t *commands, evp_command_queue_t *queue)
 {
+	evp_fair_item_t *first;
 	evp_command_t *command;
 
 	if (queue->sent == NULL && queue->chain != NULL && !commands->stopped)
-	{
-		queue->sent = queue->chain;
-		queue->chain = NULL;
-		DL_FOREACH2(queue->sent, command, after)
-		{
-			command->place = EVP_PLACE_SENT;
-			command->chained = command != queue->sent;
-			evp_command_send(command);
-		}
-	}
-	command = queue->waiting;
+		send_chain(queue);
+	first = evp_fair_first(&queue->waiting);
+	command = first != NULL ? EVP_FAIR_OF(first, evp_command_t, turn) : NULL;
 	if (queue->running == NULL && command != NULL && may_run(commands, queue, command))
 	{
 		take_out(command);
+		evp_fair_pass(&queue->waiting, command->request->source);
 		command->place = EVP_PLACE_RUNNING;
 		queue->running = command;
 		evp_command_next(command, command->step);
 	}
-	if (queue->running == NULL && queue->waiting == NULL && queue->chain == NULL && queue->sent == NULL)
+	if (queue->running == NULL && queue->waiting.count == 0 && queue->chain == NULL && queue->sent == NULL)
 	{
 		HASH_DEL(commands->queues, queue);
 		free(queue);
@@ -162,8 +179,7 @@ evp_command_enter_queue(evp_command_t *command, evp_slice_t name, evp_command_st
 		HASH_ADD(hh, commands->queues, name, queue->len, queue);
 	}
 	command->queue = queue;
-	wait_in_queue(command, step);
-	DL_APPEND2(queue->waiting, command, before, after);
+	wait_in_queue(command, step, false);
 	advance(commands, queue);
 }
 
@@ -185,8 +201,7 @@ evp_command_requeue(evp_command_t *command, evp_command_step step)
 	evp_command_queue_t *queue = command->queue;
 
 	take_out(command);
-	wait_in_queue(command, step);
-	DL_PREPEND2(queue->waiting, command, before, after);
+	wait_in_queue(command, step, true);
 	advance(command->commands, queue);
 }
 
@@ -215,8 +230,7 @@ break_chain(evp_command_queue_t *queue)
 
 		take_out(last);
 		evp_command_drop_response(last);
-		wait_in_queue(last, evp_command_aggregate);
-		DL_PREPEND2(queue->waiting, last, before, after);
+		wait_in_queue(last, evp_command_aggregate, true);
 	}
 }
 

@@ -13,6 +13,7 @@
 #include <uv.h>
 
 #include "command.h"
+#include "fair.h"
 #include "graph.h"
 #include "locks.h"
 #include "pack.h"
@@ -67,8 +68,9 @@ struct evp_command
 {
 	evp_command_t *prev;		/* of all commands */
 	evp_command_t *next;
-	evp_command_t *before;		/* in its queue, or among those to be run or delayed */
+	evp_command_t *before;		/* in its queue but for those that wait there, or among those to be run or delayed */
 	evp_command_t *after;
+	evp_fair_item_t turn;		/* among those that wait in its queue */
 	evp_proxy_t *proxy;
 	evp_commands_t *commands;
 	evp_request_t *request;		/* with a reference */
@@ -94,6 +96,7 @@ struct evp_command
 	bool		visible;		/* it was loaded, and has events or a snapshot */
 	bool		fresh;			/* it has to be one that is newly loaded */
 	bool		chained;		/* sent behind another whose event it was run on */
+	bool		joint;			/* sent together with other callers' */
 	uint64_t	epoch;			/* of the queue, when the story was taken, or its load begun */
 	uint64_t	changes;		/* of stories, when the load was begun */
 	int64_t		since;			/* watermark known before the first try; -1: none yet */

@@ -52,7 +52,7 @@ look(evp_command_t *command)
 		return;
 	}
 	command->wait = EVP_WAIT_STORE;
-	evp_store_load(command->proxy->store, (const char *) name.p, name.n, command->id, EVP_LOAD_STORED,
+	evp_store_load(command->proxy->store, command->request->source, (const char *) name.p, name.n, command->id, EVP_LOAD_STORED,
 				   evp_command_store_deadline(command), on_stored, command);
 }
 

@@ -56,8 +56,7 @@ typedef struct lane
 	unsigned	count;
 	unsigned	depth;			/* statements in flight on one connection */
 	const char *setup;
-	evp_pg_job_t *waiting;
-	size_t		waiting_count;
+	evp_fair_t	waiting;
 	size_t		waiting_bytes;
 	evp_db_room_cb room_cb;
 	void	   *room_arg;
@@ -129,8 +128,7 @@ send_job(evp_db_t *db, evp_pg_conn_t *conn, evp_pg_job_t *job)
 static void
 unqueue(lane_t *lane, evp_pg_job_t *job)
 {
-	DL_DELETE(lane->waiting, job);
-	lane->waiting_count--;
+	evp_fair_remove(&lane->waiting, &job->turn);
 	lane->waiting_bytes -= job->bytes;
 }
 
@@ -139,11 +137,12 @@ dispatch(evp_db_t *db, lane_t *lane)
 {
 	evp_pg_conn_t *conn;
 
-	while (lane->waiting != NULL && (conn = pick(lane)) != NULL)
+	while (lane->waiting.count > 0 && (conn = pick(lane)) != NULL)
 	{
-		evp_pg_job_t *job = lane->waiting;
+		evp_pg_job_t *job = EVP_FAIR_OF(evp_fair_first(&lane->waiting), evp_pg_job_t, turn);
 
 		unqueue(lane, job);
+		evp_fair_pass(&lane->waiting, job->statement.source);
 		send_job(db, conn, job);
 	}
 }
@@ -175,6 +174,8 @@ on_sweep(uv_timer_t *timer)
 {
 	evp_db_t   *db = timer->data;
 	uint64_t	now = evp_now(db->proxy);
+	evp_fair_item_t *turn,
+			   *behind;
 	evp_pg_job_t *late,
 			   *job,
 			   *next;
@@ -185,12 +186,16 @@ on_sweep(uv_timer_t *timer)
 		lane_t	   *lane = &db->lanes[l];
 
 		late = NULL;
-		DL_FOREACH_SAFE(lane->waiting, job, next)
+		for (turn = evp_fair_first(&lane->waiting); turn != NULL; turn = behind)
+		{
+			job = EVP_FAIR_OF(turn, evp_pg_job_t, turn);
+			behind = evp_fair_after(turn);
 			if (job->statement.deadline <= now)
 			{
 				unqueue(lane, job);
 				DL_APPEND(late, job);
 			}
+		}
 		DL_FOREACH_SAFE(late, job, next)
 		{
 			char		text[320];
@@ -200,7 +205,7 @@ on_sweep(uv_timer_t *timer)
 		}
 	}
 	for (unsigned l = 0; l < EVP_DB_LANES; l++)
-		some = some || db->lanes[l].waiting != NULL;
+		some = some || db->lanes[l].waiting.count > 0;
 	if (!some && !db->stopped)
 		uv_timer_stop(&db->sweep);
 }
@@ -252,7 +257,7 @@ on_room(void *arg, evp_pg_conn_t *conn)
 	lane_t	   *lane = lane_of(db, conn);
 
 	dispatch(db, lane);
-	if (lane->waiting == NULL && lane->room_cb != NULL)
+	if (lane->waiting.count == 0 && lane->room_cb != NULL)
 		lane->room_cb(lane->room_arg);
 }
 
@@ -371,11 +376,14 @@ evp_db_stop(evp_db_t *db)
 	for (unsigned l = 0; l < EVP_DB_LANES; l++)
 	{
 		lane_t	   *lane = &db->lanes[l];
-		evp_pg_job_t *waiting = lane->waiting;
+		evp_pg_job_t *waiting = NULL;
 
-		lane->waiting = NULL;
-		lane->waiting_count = 0;
-		lane->waiting_bytes = 0;
+		while (lane->waiting.count > 0)
+		{
+			job = EVP_FAIR_OF(evp_fair_first(&lane->waiting), evp_pg_job_t, turn);
+			unqueue(lane, job);
+			DL_APPEND(waiting, job);
+		}
 		for (unsigned i = 0; i < lane->count; i++)
 			evp_pg_conn_stop(lane->conns[i]);
 		DL_FOREACH_SAFE(waiting, job, next)
@@ -458,7 +466,7 @@ void
 evp_db_run(evp_db_t *db, evp_db_lane_t which, const evp_db_statement_t *statement, evp_db_cb cb, void *arg)
 {
 	lane_t	   *lane = &db->lanes[which];
-	evp_pg_conn_t *conn = lane->waiting == NULL && !db->stopped ? pick(lane) : NULL;
+	evp_pg_conn_t *conn = lane->waiting.count == 0 && !db->stopped ? pick(lane) : NULL;
 	evp_pg_job_t *job = new_job(statement, conn == NULL);
 
 	if (job == NULL)
@@ -477,15 +485,14 @@ evp_db_run(evp_db_t *db, evp_db_lane_t which, const evp_db_statement_t *statemen
 		send_job(db, conn, job);
 		return;
 	}
-	if (db->stopped || lane->waiting_count >= db->proxy->config.db_queue ||
+	if (db->stopped || lane->waiting.count >= db->proxy->config.db_queue ||
 		lane->waiting_bytes + job->bytes > db->proxy->config.db_queue_bytes)
 	{
 		DL_APPEND(db->refused, job);
 		evp_turn_wake(&db->turn);
 		return;
 	}
-	DL_APPEND(lane->waiting, job);
-	lane->waiting_count++;
+	evp_fair_put(&lane->waiting, statement->source, &job->turn);
 	lane->waiting_bytes += job->bytes;
 	if (!uv_is_active((uv_handle_t *) &db->sweep))
 		uv_timer_start(&db->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
@@ -522,7 +529,7 @@ evp_db_read_again(const evp_db_t *db, const evp_db_result_t *result, evp_db_trie
 void
 evp_db_queued(const evp_db_t *db, evp_db_lane_t which, size_t *count, size_t *bytes)
 {
-	*count = db->lanes[which].waiting_count;
+	*count = db->lanes[which].waiting.count;
 	*bytes = db->lanes[which].waiting_bytes;
 }
 
@@ -543,7 +550,7 @@ evp_db_idle(const evp_db_t *db, evp_db_lane_t which)
 	const lane_t *lane = &db->lanes[which];
 	int			idle = 0;
 
-	if (lane->waiting != NULL || db->stopped)
+	if (lane->waiting.count > 0 || db->stopped)
 		return 0;
 	for (unsigned i = 0; i < lane->count; i++)
 		idle += evp_pg_conn_is_up(lane->conns[i]) && evp_pg_conn_in_flight(lane->conns[i]) == 0;

@@ -53,6 +53,7 @@ typedef struct evp_db_statement
 	const int	   *lengths;
 	const int	   *formats;	/* 1 binary, 0 text */
 	int				result_format;
+	uint64_t		source;		/* statements that wait for a connection go in turn with those of other sources (fair.h) */
 	uint64_t		deadline;	/* evp_now time after which it is not begun any more; 0: 30 s from now */
 } evp_db_statement_t;
 

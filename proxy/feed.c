@@ -13,6 +13,7 @@
 #include <utlist.h>
 
 #include "db.h"
+#include "fair.h"
 #include "graph.h"
 #include "log.h"
 #include "metrics.h"
@@ -49,8 +50,9 @@ typedef enum fetch_state
 
 typedef struct fetch
 {
-	struct fetch *prev;
+	struct fetch *prev;			/* of its state; but those that wait for a reader are in a queue of their own */
 	struct fetch *next;
+	evp_fair_item_t turn;
 	evp_feed_t *feed;
 	evp_request_t *request;
 	fetch_state_t state;
@@ -73,7 +75,8 @@ struct evp_feed
 	evp_proxy_t *proxy;
 	evp_tail_t	tail;
 	evp_positions_t *positions;
-	fetch_t    *fetches[FETCH_HELD + 1];	/* by state */
+	fetch_t    *fetches[FETCH_HELD + 1];	/* by state, but FETCH_QUEUED */
+	evp_fair_t	queued;			/* FETCH_QUEUED */
 	unsigned	readers;
 	int64_t		watermark;		/* -1: not known */
 	int64_t		published;		/* what the watermark's row said last, -1: nothing yet; a read may reach beyond it */
@@ -102,11 +105,29 @@ tell_grown(evp_feed_t *feed)
 /* ---- fetches ---- */
 
 static void
+enlist(fetch_t *fetch, fetch_state_t state)
+{
+	fetch->state = state;
+	if (state == FETCH_QUEUED)
+		evp_fair_put(&fetch->feed->queued, fetch->request->source, &fetch->turn);
+	else
+		DL_APPEND(fetch->feed->fetches[state], fetch);
+}
+
+static void
+unlist(fetch_t *fetch)
+{
+	if (fetch->state == FETCH_QUEUED)
+		evp_fair_remove(&fetch->feed->queued, &fetch->turn);
+	else
+		DL_DELETE(fetch->feed->fetches[fetch->state], fetch);
+}
+
+static void
 set_state(fetch_t *fetch, fetch_state_t state)
 {
-	DL_DELETE(fetch->feed->fetches[fetch->state], fetch);
-	fetch->state = state;
-	DL_APPEND(fetch->feed->fetches[state], fetch);
+	unlist(fetch);
+	enlist(fetch, state);
 	if (state == FETCH_READY)
 		evp_turn_wake(&fetch->feed->turn);
 }
@@ -125,7 +146,7 @@ consumer_key(const fetch_t *fetch)
 static void
 free_fetch(fetch_t *fetch)
 {
-	DL_DELETE(fetch->feed->fetches[fetch->state], fetch);
+	unlist(fetch);
 	evp_buf_free(&fetch->answer);
 	evp_request_unref(fetch->request);
 	free(fetch);
@@ -289,7 +310,8 @@ read_log(fetch_t *fetch)
 	fetch->feed->readers++;
 	evp_db_run(fetch->feed->proxy->db, EVP_DB_READ,
 			   &(evp_db_statement_t) {.sql = SCAN_SQL "($1, $2, $3, NULL, NULL, $4, $5)",.nparams = 5,.types = types,.values = values,
-			   .lengths = lengths,.formats = formats,.result_format = 1,.deadline = fetch->give_up}, on_read, fetch);
+			   .lengths = lengths,.formats = formats,.result_format = 1,.source = fetch->request->source,
+			   .deadline = fetch->give_up}, on_read, fetch);
 }
 
 /* ---- the tail ---- */
@@ -520,8 +542,12 @@ on_turn(void *arg)
 
 	while ((fetch = feed->fetches[FETCH_READY]) != NULL)
 		move_on(feed, fetch);
-	while (!feed->stopped && feed->readers < feed->proxy->config.feed_readers && (fetch = feed->fetches[FETCH_QUEUED]) != NULL)
+	while (!feed->stopped && feed->readers < feed->proxy->config.feed_readers && feed->queued.count > 0)
+	{
+		fetch = EVP_FAIR_OF(evp_fair_first(&feed->queued), fetch_t, turn);
 		read_log(fetch);
+		evp_fair_pass(&feed->queued, fetch->request->source);
+	}
 	read_tail(feed);
 }
 
@@ -531,15 +557,21 @@ on_tick(uv_timer_t *timer)
 	evp_feed_t *feed = timer->data;
 	uint64_t	now = evp_now(feed->proxy);
 	bool		up = evp_db_lane_is_up(feed->proxy->db, EVP_DB_READ);
+	evp_fair_item_t *turn,
+			   *behind;
 	fetch_t    *fetch,
 			   *next;
 
 	DL_FOREACH_SAFE(feed->fetches[FETCH_HELD], fetch, next)
 		if (now >= fetch->hold_until || (!up && now >= fetch->give_up && !is_enabled(fetch)))
 			set_state(fetch, FETCH_READY);
-	DL_FOREACH_SAFE(feed->fetches[FETCH_QUEUED], fetch, next)
+	for (turn = evp_fair_first(&feed->queued); turn != NULL; turn = behind)
+	{
+		fetch = EVP_FAIR_OF(turn, fetch_t, turn);
+		behind = evp_fair_after(turn);
 		if (fetch->request->answered)
 			drop_fetch(fetch);
+	}
 	evp_tail_trim(&feed->tail, now > TAIL_AGE_MS ? now - TAIL_AGE_MS : 0);
 	if ((feed->fetches[FETCH_HELD] != NULL || (feed->watermark < 0 && up) || (feed->used_at != 0 && now < feed->used_at + WANTED_MS)) && now >= feed->looked_at + LOOK_MS)
 		look(feed);
@@ -588,8 +620,7 @@ evp_feed_fetch(evp_feed_t *feed, evp_request_t *request)
 	fetch->reported = -1;
 	if (request->session != NULL)
 		evp_reports_fetch(feed->proxy->reports, request->session, graph->component_name, fetch->context, fetch->position, false);
-	fetch->state = FETCH_READY;
-	DL_APPEND(feed->fetches[FETCH_READY], fetch);
+	enlist(fetch, FETCH_READY);
 	evp_turn_wake(&feed->turn);
 	if (feed->watermark < 0)
 		look(feed);
@@ -646,7 +677,7 @@ evp_feed_last(evp_feed_t *feed, evp_request_t *request)
 	evp_request_ref(request);
 	evp_db_run(feed->proxy->db, EVP_DB_READ,
 			   &(evp_db_statement_t) {.sql = "SELECT evento.watermark()",.result_format = 1,
-			   .deadline = evp_store_wait_until(feed->proxy->store, request->deadline)}, on_last, request);
+			   .source = request->source,.deadline = evp_store_wait_until(feed->proxy->store, request->deadline)}, on_last, request);
 }
 
 const evp_tail_t *
@@ -736,6 +767,8 @@ evp_feed_stop(evp_feed_t *feed)
 	if (feed->stopped)
 		return;
 	feed->stopped = true;
+	while (feed->queued.count > 0)
+		fail_fetch(EVP_FAIR_OF(evp_fair_first(&feed->queued), fetch_t, turn), EVP_EX_STATE, "the proxy is shutting down");
 	for (fetch_state_t state = FETCH_READY; state <= FETCH_HELD; state++)
 	{
 		/* What is being read ends with its statement. */

@@ -9,6 +9,7 @@
 #include <utlist.h>
 
 #include "db.h"
+#include "fair.h"
 #include "feed.h"
 #include "log.h"
 #include "rows.h"
@@ -193,7 +194,7 @@ run_read(read_t *read)
 	evp_db_run(read->log->proxy->db, EVP_DB_READ,
 			   &(evp_db_statement_t) {.sql = "SELECT scanned, stream, " EVP_EVENT_COLUMNS " FROM evento.scan_all($1, $2, $3, $4, $5, $6, $7)",
 			   .nparams = 7,.types = types,.values = values,.lengths = lengths,.formats = formats,.result_format = 1,
-			   .deadline = cursor->give_up}, on_read, read);
+			   .source = EVP_SOURCE_HTTP,.deadline = cursor->give_up}, on_read, read);
 	evp_buf_free(&wanted);
 	evp_buf_free(&categories);
 }

@@ -9,6 +9,7 @@
 #include "../include/errcodes.h"
 #include "../include/packed.h"
 #include "db.h"
+#include "fair.h"
 #include "http_parse.h"
 #include "http_request.h"
 #include "json.h"
@@ -247,7 +248,8 @@ start_append(evp_http_request_t *request, const evp_buf_t *name, evp_http_events
 		return;
 	}
 	evp_http_wait(request, &append_work, append);
-	evp_store_append(request->proxy->store, &item, evp_now(request->proxy) + request->proxy->config.http_timeout, on_appended, append);
+	evp_store_append(request->proxy->store, EVP_SOURCE_HTTP, &item, evp_now(request->proxy) + request->proxy->config.http_timeout,
+					 on_appended, append);
 }
 
 void
@@ -447,7 +449,7 @@ start_read(read_t *read)
 			   "             WINDOW given AS (ORDER BY CASE WHEN $4 THEN -version ELSE version END)) e ON number = 1 OR bytes <= $5"
 			   " ORDER BY number",
 			   .nparams = 5,.types = types,.values = values,.lengths = lengths,.formats = formats,.result_format = 1,
-			   .deadline = read->give_up}, on_read, read);
+			   .source = EVP_SOURCE_HTTP,.deadline = read->give_up}, on_read, read);
 }
 
 void

@@ -13,6 +13,7 @@
 #include <uv.h>
 
 #include "db.h"
+#include "fair.h"
 #include "pg_target.h"
 
 typedef struct evp_pg_conn evp_pg_conn_t;
@@ -20,8 +21,9 @@ typedef struct evp_pg_conn evp_pg_conn_t;
 /* A statement on its way: waiting in a lane's queue (db.c), or in flight on a connection. */
 typedef struct evp_pg_job
 {
-	struct evp_pg_job *prev;
+	struct evp_pg_job *prev;	/* in flight, or in a list of db.c's */
 	struct evp_pg_job *next;
+	evp_fair_item_t turn;		/* while it waits */
 	evp_db_statement_t statement;	/* its arrays point into copy, or at the caller's until it is sent */
 	void	   *copy;
 	size_t		bytes;			/* of the parameters */

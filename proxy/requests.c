@@ -367,6 +367,7 @@ start_query(evp_requests_t *requests, evp_request_t *request)
 	spec.source_bundle = request->message.source_bundle_id;
 	spec.source_instance = request->message.source_instance_id;
 	spec.source_version = request->message.source_bundle_version;
+	spec.source = request->source;
 	spec.deadline = request->deadline;
 	evp_request_ref(request);
 	if (evp_router_call(requests->proxy->router, &spec, on_query_done, request) == NULL)
@@ -562,6 +563,7 @@ take(evp_requests_t *requests, evp_caller_t *caller, evp_session_t *session, evp
 		refuse(session, req, EVP_EX_REFUSED, "no memory");
 		return;
 	}
+	request->source = evp_session_info(session)->local_no;
 	evp_request_ref(request);
 	dispatch(requests, session, request);
 	evp_request_unref(request);

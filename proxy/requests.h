@@ -21,6 +21,7 @@ typedef struct evp_request
 	unsigned		refs;
 	bool			answered;
 	evp_session_t  *session;		/* NULL once the caller's connection is gone */
+	uint64_t		source;			/* its local_no: in queues it takes turns with others (fair.h) */
 	char		   *bundle;			/* the caller's, from its hello */
 	char		   *instance;
 	evp_message_t	message;		/* the REQ, with what its slices lie in */

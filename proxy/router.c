@@ -17,6 +17,7 @@
 #include <uthash.h>
 #include <utlist.h>
 
+#include "fair.h"
 #include "link.h"
 #include "link_proto.h"
 #include "log.h"
@@ -43,7 +44,7 @@ typedef struct evp_queue
 {
 	char	   *name;
 	size_t		len;
-	evp_call_t *calls;
+	evp_fair_t	calls;
 	UT_hash_handle hh;
 } evp_queue_t;
 
@@ -66,9 +67,11 @@ struct evp_call
 	uint64_t	link;			/* foreign: by which it came */
 
 	/* of ours */
-	evp_call_t *prev;			/* in its queue, router->tied or router->ended */
+	evp_call_t *prev;			/* in router->tied or router->ended */
 	evp_call_t *next;
 	evp_queue_t *queue;			/* waiting */
+	evp_fair_item_t turn;		/* in that */
+	uint64_t	source;
 	evp_call_status_t status;	/* ended */
 	evp_call_kind_t kind;
 	char	   *name;
@@ -104,15 +107,22 @@ static void place_call(evp_call_t *call);
 
 /* ---- what a call is part of ---- */
 
+/* The call whose turn it is; a queue has at least one. */
+static evp_call_t *
+first_of(const evp_queue_t *queue)
+{
+	return EVP_FAIR_OF(evp_fair_first(&queue->calls), evp_call_t, turn);
+}
+
 static void
 unqueue(evp_call_t *call)
 {
 	evp_router_t *router = call->router;
 	evp_queue_t *queue = call->queue;
 
-	DL_DELETE(queue->calls, call);
+	evp_fair_remove(&queue->calls, &call->turn);
 	call->queue = NULL;
-	if (queue->calls != NULL)
+	if (queue->calls.count > 0)
 		return;
 	HASH_DEL(router->queues, queue);
 	free(queue->name);
@@ -225,7 +235,7 @@ wait_for_name(evp_call_t *call)
 		HASH_ADD_KEYPTR(hh, router->queues, queue->name, queue->len, queue);
 	}
 	call->queue = queue;
-	DL_APPEND(queue->calls, call);
+	evp_fair_put(&queue->calls, call->source, &call->turn);
 }
 
 static void
@@ -435,12 +445,17 @@ place_all(evp_router_t *router)
 	HASH_ITER(hh, router->queues, queue, next_queue)
 	{
 		/* The queue goes with its last call; one that is not placed stays, and so do those behind it. */
-		for (call = queue->calls; call != NULL; call = next_call)
+		for (size_t n = queue->calls.count; n > 0; n--)
 		{
-			next_call = call->next;
+			uint64_t	source;
+
+			call = first_of(queue);
+			source = call->source;
 			place_call(call);
 			if (call->queue != NULL)
 				break;
+			if (n > 1)
+				evp_fair_pass(&queue->calls, source);
 		}
 	}
 }
@@ -503,7 +518,7 @@ evp_router_stop(evp_router_t *router)
 			end_later(call, EVP_CALL_TIMEOUT);
 	}
 	while ((queue = router->queues) != NULL)
-		end_later(queue->calls, EVP_CALL_TIMEOUT);
+		end_later(first_of(queue), EVP_CALL_TIMEOUT);
 	while (router->ended != NULL)
 		finish(router->ended, router->ended->status, NULL);
 }
@@ -539,6 +554,7 @@ evp_router_call(evp_router_t *router, const evp_call_spec_t *spec, evp_call_cb c
 		return NULL;
 	call->router = router;
 	call->kind = spec->kind;
+	call->source = spec->source;
 	call->cb = cb;
 	call->arg = arg;
 	call->as_server = spec->as_server;

@@ -48,6 +48,7 @@ typedef struct evp_call_spec
 	evp_slice_t		payload;		/* of the REQ; not copied where it has an owner */
 	bool			as_server;		/* source fields the server's own; else the caller's, as given below */
 	evp_slice_t		source_bundle, source_instance, source_version;
+	uint64_t		source;			/* whose call it is: those that wait take turns (fair.h) */
 	uint64_t		deadline;		/* evp_now time */
 } evp_call_spec_t;
 

@@ -4,6 +4,9 @@
  *    all append connections are busy, into packed batches; tells each append's
  *    outcome; repeats what was busy, failed with its batch, or is unknown.
  *
+ *    Callers take turns, and a batch is no larger than what the next one can wait
+ *    for: who has thousands waiting keeps another from no more than two batches.
+ *
  *    An append that was sent and not confirmed may be stored.  It is sent again
  *    with the same bytes: its events carry ids, so the database answers with
  *    what the first one did where that one was stored.
@@ -18,6 +21,7 @@
 #include "../include/errcodes.h"
 #include "classes.h"
 #include "db.h"
+#include "fair.h"
 #include "log.h"
 #include "metrics.h"
 #include "rows.h"
@@ -26,7 +30,7 @@
 
 #define MODULE "store"
 
-#define BATCH_ITEMS		1000
+#define BATCH_ITEMS		250		/* more make the commit of each no cheaper, and all others wait for it */
 #define BATCH_BYTES		((size_t) 16 * 1024 * 1024)
 #define MAX_BATCH		((size_t) 1000 * 1024 * 1024)	/* below what a bytea may have */
 #define BATCH_HEADER	8		/* magic and number of items, see packed.h */
@@ -38,8 +42,10 @@ typedef struct batch batch_t;
 /* An append that has no outcome yet. */
 typedef struct item
 {
-	struct item *prev;
+	struct item *prev;			/* among the delayed, the refused, or in a batch */
 	struct item *next;
+	evp_fair_item_t turn;		/* among the waiting */
+	uint64_t	source;
 	evp_store_t *store;
 	evp_append_cb cb;			/* NULL once it was called: past its deadline, in flight */
 	void	   *arg;
@@ -70,7 +76,7 @@ struct evp_store
 {
 	evp_proxy_t *proxy;
 	evp_classes_t *classes;
-	item_t	   *waiting;
+	evp_fair_t	waiting;
 	item_t	   *delayed;
 	item_t	   *refused;		/* never queued; why says why */
 	batch_t    *batches;		/* in flight */
@@ -85,6 +91,14 @@ struct evp_store
 	uv_timer_t	delay;			/* to the first of the delayed */
 	bool		stopped;
 };
+
+static item_t *
+first_waiting(const evp_store_t *store)
+{
+	evp_fair_item_t *first = evp_fair_first(&store->waiting);
+
+	return first != NULL ? EVP_FAIR_OF(first, item_t, turn) : NULL;
+}
 
 static void
 free_item(item_t *item)
@@ -161,7 +175,7 @@ wake_delayed(evp_store_t *store)
 		if (item->not_before <= now)
 		{
 			DL_DELETE(store->delayed, item);
-			DL_APPEND(store->waiting, item);
+			evp_fair_put(&store->waiting, item->source, &item->turn);
 		}
 		else if (item->not_before < soonest)
 			soonest = item->not_before;
@@ -189,7 +203,7 @@ try_later(item_t *item)
 static void
 try_again(item_t *item)
 {
-	DL_APPEND(item->store->waiting, item);
+	evp_fair_put(&item->store->waiting, item->source, &item->turn);
 	evp_turn_wake(&item->store->turn);
 }
 
@@ -352,6 +366,13 @@ on_appended(void *arg, const evp_db_result_t *result)
 	}
 }
 
+/* Was it made for the place right behind another? */
+static bool
+follows(const item_t *before, const item_t *item)
+{
+	return item->chained && before->number + 1 == item->number;
+}
+
 /*
  * Is this one made to follow another than the one that it would lie behind?
  * That one may have ended meanwhile, for its time was up, or never got in.  The
@@ -361,10 +382,21 @@ on_appended(void *arg, const evp_db_result_t *result)
 static bool
 lost_its_place(const item_t *before, const item_t *item)
 {
-	return item->chained && before->number + 1 != item->number;
+	return item->chained && !follows(before, item);
 }
 
-/* Takes what goes into the next batch from the waiting. */
+/* Has a batch no room for one more?  The number of appends gives way to a chain, whose rest would have to wait for this batch. */
+static bool
+is_full(const batch_t *batch, size_t bytes, const item_t *item)
+{
+	return bytes + item->packed.len > BATCH_BYTES || (batch->count >= BATCH_ITEMS && !follows(batch->items->prev, item));
+}
+
+/*
+ * Takes what goes into the next batch from the waiting.  One that does not fit
+ * ends the batch and is the first of the next: those behind it must not overtake
+ * it, for they may be of the same stream.
+ */
 static batch_t *
 gather(evp_store_t *store)
 {
@@ -372,26 +404,29 @@ gather(evp_store_t *store)
 	size_t		bytes = 0;
 	item_t	   *item,
 			   *next;
-	bool		alone = store->waiting->alone;
+	bool		alone = first_waiting(store)->alone;
 
 	if (batch == NULL)
 		return NULL;
 	batch->store = store;
-	DL_FOREACH_SAFE(store->waiting, item, next)
+	for (item = first_waiting(store); item != NULL; item = next)
 	{
 		if (batch->count > 0 &&
-			(alone || item->alone || batch->count == BATCH_ITEMS || bytes + item->packed.len > BATCH_BYTES ||
-			 lost_its_place(batch->items->prev, item)))
-		{
-			/* Later ones must not overtake this one, which may be of the same stream. */
+			(alone || item->alone || is_full(batch, bytes, item) || lost_its_place(batch->items->prev, item)))
 			break;
-		}
-		DL_DELETE(store->waiting, item);
+		evp_fair_remove(&store->waiting, &item->turn);
 		DL_APPEND(batch->items, item);
 		if (item->tries++ > 0)
 			EVP_COUNT(append_retries);
 		batch->count++;
 		bytes += item->packed.len;
+		next = first_waiting(store);
+		/* A chain is one turn. */
+		if (next != NULL && !follows(item, next))
+		{
+			evp_fair_pass(&store->waiting, item->source);
+			next = first_waiting(store);
+		}
 	}
 	return batch;
 }
@@ -458,7 +493,7 @@ on_turn(void *arg)
 	if (store->stopped)
 		return;
 	wake_delayed(store);
-	while (store->waiting != NULL && evp_db_idle(store->proxy->db, EVP_DB_APPEND) > 0)
+	while (store->waiting.count > 0 && evp_db_idle(store->proxy->db, EVP_DB_APPEND) > 0)
 		if (!send_batch(store))
 			break;
 }
@@ -468,27 +503,46 @@ on_room(void *arg)
 {
 	evp_store_t *store = arg;
 
-	if (store->waiting != NULL)
+	if (store->waiting.count > 0)
 		evp_turn_wake(&store->turn);
 }
 
-/* Ends what has waited past its time in a list. */
-static void
-sweep_list(evp_store_t *store, item_t **list, bool away)
+/* Has an item waited past its time?  away: there is no database. */
+static bool
+is_late(const item_t *item, bool away)
 {
+	const evp_store_t *store = item->store;
 	uint64_t	now = evp_now(store->proxy);
-	uint64_t	patience = store->proxy->config.database_wait;
+	uint64_t	since = item->queued > store->up_at ? item->queued : store->up_at;
+
+	return item->deadline <= now || (away && !item->unknown && since + store->proxy->config.database_wait <= now);
+}
+
+/* Ends what has waited past its time. */
+static void
+sweep_late(evp_store_t *store, bool away)
+{
+	evp_fair_item_t *turn,
+			   *behind;
 	item_t	   *late = NULL,
 			   *item,
 			   *next;
 
-	DL_FOREACH_SAFE(*list, item, next)
+	for (turn = evp_fair_first(&store->waiting); turn != NULL; turn = behind)
 	{
-		uint64_t	since = item->queued > store->up_at ? item->queued : store->up_at;
-
-		if (item->deadline <= now || (away && !item->unknown && since + patience <= now))
+		item = EVP_FAIR_OF(turn, item_t, turn);
+		behind = evp_fair_after(turn);
+		if (is_late(item, away))
 		{
-			DL_DELETE(*list, item);
+			evp_fair_remove(&store->waiting, turn);
+			DL_APPEND(late, item);
+		}
+	}
+	DL_FOREACH_SAFE(store->delayed, item, next)
+	{
+		if (is_late(item, away))
+		{
+			DL_DELETE(store->delayed, item);
 			DL_APPEND(late, item);
 		}
 	}
@@ -509,8 +563,7 @@ on_sweep(uv_timer_t *timer)
 
 	if (!away)
 		store->up_at = evp_now(store->proxy);
-	sweep_list(store, &store->waiting, away);
-	sweep_list(store, &store->delayed, away);
+	sweep_late(store, away);
 	/* What is in flight stays so: its caller hears now, and the answer that comes later goes nowhere. */
 	DL_FOREACH(store->batches, batch)
 		DL_FOREACH(batch->items, item)
@@ -521,7 +574,8 @@ on_sweep(uv_timer_t *timer)
 }
 
 void
-evp_store_append(evp_store_t *store, const evp_pack_item_t *append, uint64_t deadline, evp_append_cb cb, void *arg)
+evp_store_append(evp_store_t *store, uint64_t source, const evp_pack_item_t *append, uint64_t deadline, evp_append_cb cb,
+				 void *arg)
 {
 	item_t	   *item = calloc(1, sizeof(*item));
 	evp_pack_t	pack;
@@ -541,6 +595,7 @@ evp_store_append(evp_store_t *store, const evp_pack_item_t *append, uint64_t dea
 	item->n_events = append->n_events;
 	item->number = store->numbers++;
 	item->chained = (append->flags & EVENTO_ITEM_CHAINED) != 0;
+	item->source = source;
 	evp_buf_init(&item->packed, MAX_BATCH);
 	evp_pack_open(&pack, &item->packed);
 	wrong = evp_pack_add(&pack, append);
@@ -575,10 +630,10 @@ evp_store_sqlstate(const evp_store_t *store)
 }
 
 void
-evp_store_load(evp_store_t *store, const char *stream, size_t len, const uint8_t *id, evp_load_what_t what, uint64_t deadline,
-			   evp_load_cb cb, void *arg)
+evp_store_load(evp_store_t *store, uint64_t source, const char *stream, size_t len, const uint8_t *id, evp_load_what_t what,
+			   uint64_t deadline, evp_load_cb cb, void *arg)
 {
-	evp_story_load(store->proxy, stream, len, id, what, deadline, cb, arg);
+	evp_story_load(store->proxy, source, stream, len, id, what, deadline, cb, arg);
 }
 
 void
@@ -636,11 +691,14 @@ evp_store_stop(evp_store_t *store)
 	if (store->stopped)
 		return;
 	store->stopped = true;
-	DL_CONCAT(store->waiting, store->delayed);
-	store->delayed = NULL;
-	DL_FOREACH_SAFE(store->waiting, item, next)
+	while ((item = first_waiting(store)) != NULL)
 	{
-		DL_DELETE(store->waiting, item);
+		evp_fair_remove(&store->waiting, &item->turn);
+		DL_APPEND(store->delayed, item);
+	}
+	DL_FOREACH_SAFE(store->delayed, item, next)
+	{
+		DL_DELETE(store->delayed, item);
 		snprintf(item->why, sizeof(item->why), "the proxy is shutting down");
 		finish_late(item);
 	}

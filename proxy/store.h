@@ -52,15 +52,17 @@ typedef enum evp_load_what
 	EVP_LOAD_SNAPSHOT		/* the newest snapshot and the events behind it */
 } evp_load_what_t;
 
-/* evento.load_stream.  id: 16 bytes or NULL.  The story and the bytes it points at are valid until the callback returns.
- * Waits at most database-wait for a database that is away, and is tried again until the deadline where its connection is
- * lost.  Called back exactly once, never from within. */
-void evp_store_load(evp_store_t *store, const char *stream, size_t len, const uint8_t *id, evp_load_what_t what,
+/* evento.load_stream, in turn with other sources (fair.h).  id: 16 bytes or NULL.  The story and the bytes it points at are
+ * valid until the callback returns.  Waits at most database-wait for a database that is away, and is tried again until the
+ * deadline where its connection is lost.  Called back exactly once, never from within. */
+void evp_store_load(evp_store_t *store, uint64_t source, const char *stream, size_t len, const uint8_t *id, evp_load_what_t what,
 					uint64_t deadline, evp_load_cb cb, void *arg);
 
-/* One append (see pack.h).  Its bytes are copied.  An outcome that is unknown is asked again with the
- * same bytes and ids until the deadline; a busy stream alone, on another connection. */
-void evp_store_append(evp_store_t *store, const evp_pack_item_t *append, uint64_t deadline, evp_append_cb cb, void *arg);
+/* One append (see pack.h), in turn with other sources (fair.h); one that is chained has the source of that before it.  Its
+ * bytes are copied.  An outcome that is unknown is asked again with the same bytes and ids until the deadline; a busy stream
+ * alone, on another connection. */
+void evp_store_append(evp_store_t *store, uint64_t source, const evp_pack_item_t *append, uint64_t deadline, evp_append_cb cb,
+					  void *arg);
 
 /* The SQLSTATE of the refusal that a callback of evp_store_append is being told; "" where the database gave none. */
 const char *evp_store_sqlstate(const evp_store_t *store);

@@ -97,6 +97,7 @@ typedef struct load
 	evp_proxy_t *proxy;
 	evp_load_cb cb;
 	void	   *arg;
+	uint64_t	source;
 	uint64_t	deadline;
 	bool		has_id;
 	uint8_t		id[16];
@@ -155,12 +156,12 @@ run_load(load_t *load)
 	evp_db_run(load->proxy->db, EVP_DB_READ,
 			   &(evp_db_statement_t) {.sql = "SELECT part, " EVP_EVENT_COLUMNS " FROM evento.load_stream($1, $2, $3)",
 			   .nparams = 3,.types = types,.values = values,.lengths = lengths,.formats = formats,.result_format = 1,
-			   .deadline = evp_store_wait_until(load->proxy->store, load->deadline)}, on_loaded, load);
+			   .source = load->source,.deadline = evp_store_wait_until(load->proxy->store, load->deadline)}, on_loaded, load);
 }
 
 void
-evp_story_load(evp_proxy_t *proxy, const char *stream, size_t len, const uint8_t *id, evp_load_what_t what, uint64_t deadline,
-			   evp_load_cb cb, void *arg)
+evp_story_load(evp_proxy_t *proxy, uint64_t source, const char *stream, size_t len, const uint8_t *id, evp_load_what_t what,
+			   uint64_t deadline, evp_load_cb cb, void *arg)
 {
 	load_t	   *load = malloc(sizeof(*load) + len + 1);
 
@@ -169,6 +170,7 @@ evp_story_load(evp_proxy_t *proxy, const char *stream, size_t len, const uint8_t
 	load->proxy = proxy;
 	load->cb = cb;
 	load->arg = arg;
+	load->source = source;
 	load->deadline = deadline;
 	load->has_id = id != NULL;
 	if (id != NULL)

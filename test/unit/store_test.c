@@ -161,14 +161,20 @@ on_heard(void *arg, evp_store_status_t status, int64_t first, int64_t last, cons
 }
 
 static void
-append_with(heard_t *heard, uint16_t flags, const char *stream, uint64_t ms)
+append_from(uint64_t source, heard_t *heard, uint16_t flags, const char *stream, uint64_t ms)
 {
 	evp_event_t event = {.type = evp_slice_str("T"),.data = evp_slice_str("{}"),.has_id = true};
 	evp_pack_item_t item = {.flags = flags,.stream = evp_slice_str(stream),.events = &event,.n_events = 1};
 
 	memset(heard, 0, sizeof(*heard));
-	evp_store_append(proxy.store, &item, evp_now(&proxy) + ms, on_heard, heard);
+	evp_store_append(proxy.store, source, &item, evp_now(&proxy) + ms, on_heard, heard);
 	assert_int_equal(heard->calls, 0);
+}
+
+static void
+append_with(heard_t *heard, uint16_t flags, const char *stream, uint64_t ms)
+{
+	append_from(1, heard, flags, stream, ms);
 }
 
 static void
@@ -437,6 +443,75 @@ test_chain_without_its_first(void **state)
 	assert_int_equal(heard[1].status, EVP_STORE_CONFLICT);
 }
 
+/* Where a stream's append lies in the batch in flight; -1: not among its first. */
+static long
+place_of(const char *stream)
+{
+	const char *at = memmem(flight.bytes, (size_t) flight.len, stream, strlen(stream));
+
+	return at == NULL ? -1 : at - flight.bytes;
+}
+
+/* One who has hundreds waiting takes turns with others. */
+static void
+test_flood(void **state)
+{
+	static heard_t flood[600],
+				quiet[2];
+
+	(void) state;
+	proxy.config.append_queue = 1000;
+	idle = 0;
+	for (int i = 0; i < 600; i++)
+		append_from(1, &flood[i], 0, "flood", 5000);
+	append_from(2, &quiet[0], 0, "quiet-0", 5000);
+	append_from(2, &quiet[1], 0, "quiet-1", 5000);
+	idle = 1;
+	turn_until(flight.open);
+	assert_int_equal(flight.items, 250);
+	assert_true(place_of("flood") < place_of("quiet-0"));
+	assert_true(place_of("quiet-0") < place_of("quiet-1"));
+	end_flight(&(evp_db_result_t) {.status = EVP_DB_UNKNOWN,.message = "lost"});
+	/* So they do when they are tried again. */
+	turn_until(flight.open);
+	assert_int_equal(flight.items, 250);
+	assert_true(place_of("quiet-0") >= 0 && place_of("quiet-1") >= 0);
+}
+
+/* A chain stays together, whoever else waits. */
+static void
+test_chain_of_many(void **state)
+{
+	static heard_t flood[249],
+				chain[4],
+				other;
+
+	(void) state;
+	proxy.config.append_queue = 1000;
+	idle = 0;
+	append_from(1, &chain[0], 0, "chain-0", 5000);
+	append_from(1, &chain[1], EVENTO_ITEM_CHAINED, "chain-1", 5000);
+	append_from(1, &chain[2], EVENTO_ITEM_CHAINED, "chain-2", 5000);
+	append_from(2, &other, 0, "other", 5000);
+	idle = 1;
+	turn_until(flight.open);
+	assert_int_equal(flight.items, 4);
+	assert_true(place_of("chain-0") < place_of("chain-1") && place_of("chain-1") < place_of("chain-2") &&
+				place_of("chain-2") < place_of("other"));
+	answer(OUTCOMES("00000", "00000", "00000", "00000"), NULL);
+
+	/* Cut in two, its rest would be refused: it stands on what is not committed. */
+	idle = 0;
+	for (int i = 0; i < 249; i++)
+		append_from(1, &flood[i], 0, "flood", 5000);
+	for (int i = 0; i < 4; i++)
+		append_from(1, &chain[i], i > 0 ? EVENTO_ITEM_CHAINED : 0, "chain", 5000);
+	append_from(1, &other, 0, "other", 5000);
+	idle = 1;
+	turn_until(flight.open);
+	assert_int_equal(flight.items, 253);
+}
+
 static void
 test_bounds(void **state)
 {
@@ -473,6 +548,8 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_unknown, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_chain_without_its_first, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_flood, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_chain_of_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bounds, setup, teardown),
 	};
 
