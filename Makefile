@@ -92,6 +92,7 @@ OBJS = \
 	extension/heads.o \
 	extension/ids.o \
 	extension/index.o \
+	extension/index_plan.o \
 	extension/json.o \
 	extension/key_ops.o \
 	extension/launcher.o \

@@ -20,6 +20,7 @@
  * json.c       text, which reads a key of a JSON value
  * key_ops.c    operator class of the indexes on keys of JSON
  * index.c      create_index, drop_index
+ * index_plan.c what they are asked for: name and statement of an index
  * consumers.c  consumers in SQL: their locks
  * streams.c    delete_stream, tombstone_stream, lock keys
  * snapshots.c  save_snapshot, drop_snapshots
