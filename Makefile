@@ -86,6 +86,7 @@ OBJS = \
 	extension/buffer.o \
 	extension/catalog.o \
 	extension/check.o \
+	extension/commit.o \
 	extension/consumers.o \
 	extension/dbhook.o \
 	extension/erase.o \

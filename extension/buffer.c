@@ -1,7 +1,6 @@
 /*
  * buffer.c
- *	  What a transaction has appended and not yet written: savepoints,
- *	  PRE_COMMIT, COMMIT, ABORT.
+ *	  What a transaction has appended and not yet written, and its savepoints.
  *
  * Appends check and buffer; rows are written when the transaction commits.
  * Entries (streams this transaction has locked) and events are two stacks: a
@@ -20,8 +19,6 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "common/hashfn.h"
-#include "fmgr.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
@@ -32,8 +29,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#include "compat.h"
-#include "evento.h"
+#include "buffer.h"
 
 /* Among advisory locks: 1 and 2 are the server's own, these are ours. */
 #define LOCKTAG_CLASS_STREAM 0xE7E0
@@ -71,35 +67,10 @@ same_name(const EventoEntry *a, const EventoEntry *b)
 #include "lib/simplehash.h"
 
 /* What this transaction has appended so far; NULL before its first append. */
-typedef struct AppendBuffer
-{
-	MemoryContext context;
-	Oid			events_rel;		/* the table when the first append came */
-	Oid			filenode;		/* its file; InvalidOid: look again */
-	uint32		heads_epoch;	/* as it was before anything was looked at */
-	entries_hash *by_name;
-	EventoPending pending;
-	MemoryContext rows;			/* of the events that are in memory */
-	int			entries_size;
-	int64		events_size;
-	int64		newest_streamless;
-	uint64		bytes;			/* of all rows, and of their places in the array */
-	EventoLookup *lookup;
-	SubTransactionId lookup_subid;
-} AppendBuffer;
-
 static AppendBuffer *buffer = NULL;
 
 /* Between PRE_COMMIT and the end: an append would never be written. */
 static bool closed = false;
-
-/* Positions taken at this PRE_COMMIT, and those of the last committed append. */
-static int64 taken_first = 0;
-static int64 taken_last = 0;
-static int64 committed_first = 0;
-static int64 committed_last = 0;
-
-void		(*evento_published_hook) (void) = NULL;
 
 /* ---- entries and locks ---- */
 
@@ -588,184 +559,33 @@ on_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, 
 		on_subxact_commit(subid, parent);
 }
 
-/* ---- the end of the transaction ---- */
-
-/*
- * Rows have changed by another way since the first append: where they were of
- * this stream, its events would be without it, or stand at the wrong place.
- */
-static void
-load_again(EventoEntry *entry)
-{
-	bool		row_known = entry->loaded;
-	bool		exists = entry->exists;
-	int64		no = entry->row.no;
-	int64		head = entry->stored_head;
-
-	/* The row may also have been changed by us, or be gone with a savepoint. */
-	entry->loaded = false;
-	evento_buffer_load(entry);
-	if (entry->stored_head != head ||
-		(row_known && (entry->exists != exists || entry->row.no != no)))
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not append: rows of stream \"%s\" were changed by another way",
-						pnstrdup(entry->name, entry->len)),
-				 errhint("Repeat the transaction.")));
-}
-
-/* The server takes a file that is open at the commit for forgotten. */
-static void
-close_spill(void)
-{
-	if (buffer->pending.spill == NULL)
-		return;
-	evento_spill_close(buffer->pending.spill);
-	buffer->pending.spill = NULL;
-	buffer->pending.nspilled = 0;
-}
-
-static void
-on_pre_commit(void)
-{
-	MemoryContext caller;
-	Relation	rel;
-
-	if (buffer->pending.nevents == 0)
-		return;
-	if (buffer->events_rel != evento_rel(EVENTO_REL_EVENTS))
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("extension \"evento\" was created anew since the append"),
-				 errhint("Repeat the transaction.")));
-
-	PushActiveSnapshot(GetTransactionSnapshot());
-	caller = MemoryContextSwitchTo(buffer->context);
-
-	/* Locks are waited for here, before anyone waits for our positions. */
-	rel = table_open(buffer->events_rel, RowExclusiveLock);
-	buffer->filenode = rel->rd_rel->relfilenode;
-	for (int i = 0; i < buffer->pending.nentries; i++)
-	{
-		if (buffer->pending.entries[i]->buffered == 0)
-			continue;
-		if (pg_atomic_read_u32(&evento_db()->heads_epoch) == buffer->heads_epoch)
-			evento_buffer_load(buffer->pending.entries[i]);
-		else
-			load_again(buffer->pending.entries[i]);
-	}
-
-	taken_first = evento_positions_take(buffer->pending.nevents);
-	taken_last = taken_first + buffer->pending.nevents - 1;
-	evento_write(rel, &buffer->pending, taken_first);
-
-	table_close(rel, NoLock);
-	MemoryContextSwitchTo(caller);
-	PopActiveSnapshot();
-
-	/* A reader must not see what a crash could take away again. */
-	ForceSyncCommit();
-	if (evento_published_hook != NULL)
-		evento_published_hook();
-}
-
-/*
- * What was written is visible, and the locks are still held: the streams'
- * heads can be told to whoever comes next, and this session need not read the
- * ids that it knows.
- */
-static void
-remember_streams(void)
-{
-	EventoDb   *db = evento_db();
-
-	for (int i = 0; i < buffer->pending.nentries; i++)
-	{
-		EventoEntry *entry = buffer->pending.entries[i];
-
-		if (entry->kind == EVENTO_LOCK_STREAM && entry->buffered > 0 && !entry->changed &&
-			entry->row.deleted_version == 0 && !entry->row.tombstone)
-			evento_heads_store(db, buffer->filenode, buffer->heads_epoch, entry->hash,
-							   entry->name, entry->len, entry->row.no,
-							   entry->stored_head + entry->buffered);
-	}
-	for (int64 i = 0; i < buffer->pending.nevents; i++)
-	{
-		const EventoBuffered *event = &buffer->pending.events[i];
-
-		if (event->entry != NULL)
-			evento_ids_committed(buffer->filenode, buffer->heads_epoch, event->entry->row.no,
-								 event->version, &event->id);
-	}
-}
-
-static void
-on_end(bool committed)
-{
-	if (committed && taken_first != 0)
-		remember_streams();
-	if (buffer != NULL && buffer->pending.nevents > 0)
-		evento_stats_events(committed, buffer->pending.nevents,
-							buffer->bytes - buffer->pending.nevents * sizeof(EventoBuffered),
-							taken_first != 0 ? taken_last - taken_first + 1 : 0);
-	evento_stats_flush();
-	evento_positions_end(committed);
-	if (committed && taken_first != 0)
-	{
-		committed_first = taken_first;
-		committed_last = taken_last;
-	}
-	taken_first = taken_last = 0;
-	closed = false;
-
-	/* Its memory goes with the transaction. */
-	buffer = NULL;
-}
-
-static void
-on_xact(XactEvent event, void *arg)
-{
-	switch (event)
-	{
-		case XACT_EVENT_PRE_COMMIT:
-			/* Also for functions in indexes that users have made. */
-			closed = true;
-			if (buffer != NULL)
-			{
-				on_pre_commit();
-				close_spill();
-			}
-			break;
-		case XACT_EVENT_PRE_PREPARE:
-			if (buffer != NULL && buffer->pending.nevents > 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_EVENTO_TWO_PHASE),
-						 errmsg("cannot PREPARE a transaction that has appended events"),
-						 errdetail("Positions are taken when the session that appended commits.")));
-			evento_positions_check_prepare();
-			if (buffer != NULL)
-				close_spill();
-			break;
-		case XACT_EVENT_COMMIT:
-		case XACT_EVENT_PREPARE:
-			on_end(true);
-			break;
-		case XACT_EVENT_ABORT:
-			on_end(false);
-			break;
-		case XACT_EVENT_PARALLEL_PRE_COMMIT:
-		case XACT_EVENT_PARALLEL_COMMIT:
-		case XACT_EVENT_PARALLEL_ABORT:
-			/* Parallel workers do not append. */
-			break;
-	}
-}
+/* ---- for commit.c ---- */
 
 void
 evento_buffer_init(void)
 {
-	RegisterXactCallback(on_xact, NULL);
 	RegisterSubXactCallback(on_subxact, NULL);
+}
+
+AppendBuffer *
+evento_buffer_current(void)
+{
+	return buffer;
+}
+
+void
+evento_buffer_close(void)
+{
+	closed = true;
+}
+
+void
+evento_buffer_end(void)
+{
+	closed = false;
+
+	/* Its memory goes with the transaction. */
+	buffer = NULL;
 }
 
 /* ---- for streams.c ---- */
@@ -798,22 +618,4 @@ evento_stream_head_locked(const char *name, int len, bool change, EventoStream *
 	if (change)
 		entry->loaded = false;
 	return entry->stored_head + entry->buffered;
-}
-
-/* SQL: last_append() */
-PG_FUNCTION_INFO_V1(evento_last_append);
-Datum
-evento_last_append(PG_FUNCTION_ARGS)
-{
-	TupleDesc	desc;
-	Datum		values[2];
-	bool		nulls[2];
-
-	evento_check_preloaded();
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	values[0] = Int64GetDatum(committed_first);
-	values[1] = Int64GetDatum(committed_last);
-	nulls[0] = nulls[1] = (committed_first == 0);
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }

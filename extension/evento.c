@@ -104,5 +104,6 @@ _PG_init(void)
 	define_settings();
 	evento_shmem_init();
 	evento_buffer_init();
+	evento_commit_init();
 	evento_worker_init();
 }

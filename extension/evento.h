@@ -11,8 +11,9 @@
  * append.c     the SQL-callable appends, and the way of every append
  * check.c      what can be said of an append without looking into the database
  * batch.c      decodes the packed form
- * buffer.c     what a transaction has appended and not yet written:
- *              savepoints, PRE_COMMIT, COMMIT, ABORT
+ * buffer.c     what a transaction has appended and not yet written, and its
+ *              savepoints
+ * commit.c     PRE_COMMIT, COMMIT, ABORT of such a transaction
  * spill.c      the temporary file of a transaction that appends much
  * write.c      the rows of a transaction's appends, at PRE_COMMIT
  * rows.c       single rows of the extension's tables
@@ -415,10 +416,14 @@ extern void evento_buffer_lookups_end(void);
 /* EventoLookup of that time, or NULL. */
 extern EventoLookup *evento_buffer_lookup(void);
 
+extern void evento_buffer_init(void);
+
+/* ---- commit.c ---- */
+
 /* Called, where not NULL, at PRE_COMMIT between taking positions and the commit. */
 extern PGDLLEXPORT void (*evento_published_hook) (void);
 
-extern void evento_buffer_init(void);
+extern void evento_commit_init(void);
 
 /* ---- spill.c ---- */
 
