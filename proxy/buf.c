@@ -31,19 +31,19 @@ evp_buf_reset(evp_buf_t *b)
 }
 
 /* Doubles the memory until n more bytes fit; never allocates beyond max. */
-static bool
-buf_grow(evp_buf_t *b, size_t n)
+uint8_t *
+evp_buf_grow(evp_buf_t *b, size_t n)
 {
 	size_t		want;
 	size_t		cap;
 	uint8_t    *data;
 
 	if (b->failed)
-		return false;
+		return NULL;
 	if (b->len > b->max || n > b->max - b->len)
 	{
 		b->failed = true;
-		return false;
+		return NULL;
 	}
 	want = b->len + n;
 	cap = b->cap < EVP_BUF_FIRST ? EVP_BUF_FIRST : b->cap;
@@ -55,33 +55,11 @@ buf_grow(evp_buf_t *b, size_t n)
 	if (data == NULL)
 	{
 		b->failed = true;
-		return false;
+		return NULL;
 	}
 	b->data = data;
 	b->cap = cap;
-	return true;
-}
-
-uint8_t *
-evp_buf_reserve(evp_buf_t *b, size_t n)
-{
-	/* The first call allocates even for n = 0: data is then a valid address. */
-	if ((b->failed || b->data == NULL || n > b->cap - b->len || n > b->max - b->len) && !buf_grow(b, n))
-		return NULL;
 	return b->data + b->len;
-}
-
-bool
-evp_buf_append(evp_buf_t *b, const void *p, size_t n)
-{
-	uint8_t    *room = evp_buf_reserve(b, n);
-
-	if (room == NULL)
-		return false;
-	if (n > 0)
-		memcpy(room, p, n);
-	b->len += n;
-	return true;
 }
 
 bool

@@ -42,10 +42,29 @@ void		evp_buf_free(evp_buf_t *b);
 void		evp_buf_reset(evp_buf_t *b);
 
 /* Room for n more bytes, at data + len, or NULL.  The caller adds to len what it used. */
-uint8_t    *evp_buf_reserve(evp_buf_t *b, size_t n);
+uint8_t    *evp_buf_grow(evp_buf_t *b, size_t n);	/* the same where more memory may be needed for them */
+static inline uint8_t *
+evp_buf_reserve(evp_buf_t *b, size_t n)
+{
+	/* The first call allocates even for n = 0: data is then a valid address. */
+	if (b->failed || b->data == NULL || n > b->cap - b->len || n > b->max - b->len)
+		return evp_buf_grow(b, n);
+	return b->data + b->len;
+}
 
 /* Append; false when the buffer has failed.  Integers go in network byte order. */
-bool		evp_buf_append(evp_buf_t *b, const void *p, size_t n);
+static inline bool
+evp_buf_append(evp_buf_t *b, const void *p, size_t n)
+{
+	uint8_t    *room = evp_buf_reserve(b, n);
+
+	if (room == NULL)
+		return false;
+	if (n > 0)
+		memcpy(room, p, n);
+	b->len += n;
+	return true;
+}
 bool		evp_buf_append_str(evp_buf_t *b, const char *s);
 bool		evp_buf_append_u8(evp_buf_t *b, uint8_t v);
 bool		evp_buf_append_u16(evp_buf_t *b, uint16_t v);

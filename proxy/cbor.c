@@ -1,7 +1,6 @@
 /*
  * cbor.c
- *    A pull reader and a writer of CBOR over libcbor's streaming decoder and
- *    its encoders.
+ *    A pull reader and a writer of CBOR; floating point numbers are libcbor's.
  *
  * left[i] is what container i has still to give: the number of items (keys
  * and values each count) where its length is definite, else one of the
@@ -10,7 +9,6 @@
  */
 #include "cbor.h"
 
-#include <cbor/callbacks.h>
 #include <cbor/encoding.h>
 #include <cbor/streaming.h>
 
@@ -19,184 +17,48 @@
 #define OPEN_VALUE	(UINT64_MAX - 2)	/* indefinite map, before a value */
 #define OPEN_LEAST	OPEN_VALUE
 
+/* Initial bytes: the major type in the upper three bits, the rest below. */
+#define MAJOR(byte)	((byte) >> 5)
+#define REST(byte)	((byte) & 31)
+#define REST_FALSE	20
+#define REST_TRUE	21
+#define REST_NULL	22
+#define REST_UNDEFINED 23
+#define REST_1		24			/* the number is in 1, 2, 4, 8 bytes behind it; below, it is the rest itself */
+#define REST_2		25
+#define REST_8		27
+#define REST_OPEN	31			/* indefinite, or the break */
 #define BREAK 0xff
 
-/* What one step of the decoder brought. */
+#define NOT_ASCII	UINT64_C(0x8080808080808080)
+
+/* What one step of the decoder brought.  The first kinds are the major types. */
 typedef struct token
 {
 	enum
 	{
-		TOKEN_UINT, TOKEN_NEGATIVE, TOKEN_BYTES, TOKEN_TEXT, TOKEN_ARRAY, TOKEN_MAP,
-		TOKEN_TAG, TOKEN_FLOAT, TOKEN_BOOL, TOKEN_NULL, TOKEN_BREAK
+		TOKEN_UINT, TOKEN_NEGATIVE, TOKEN_BYTES, TOKEN_TEXT, TOKEN_ARRAY, TOKEN_MAP, TOKEN_TAG,
+		TOKEN_SIMPLE, TOKEN_FLOAT, TOKEN_BOOL, TOKEN_NULL, TOKEN_BREAK
 	}			kind;
 	bool		indefinite;		/* of strings and containers */
-	bool		flag;
-	uint64_t	value;
-	double		real;
-	const uint8_t *p;
-	size_t		n;				/* bytes of a string */
+	bool		flag;			/* of a boolean */
+	uint64_t	value;			/* of numbers and containers */
+	double		real;			/* of a float */
+	const uint8_t *p;			/* of strings, with their length */
+	size_t		n;
 } token_t;
-
-#define TOKEN(context, ...) (*(token_t *) (context) = (token_t) {__VA_ARGS__})
-
-static void
-on_uint8(void *c, uint8_t v)
-{
-	TOKEN(c,.kind = TOKEN_UINT,.value = v);
-}
-
-static void
-on_uint16(void *c, uint16_t v)
-{
-	TOKEN(c,.kind = TOKEN_UINT,.value = v);
-}
-
-static void
-on_uint32(void *c, uint32_t v)
-{
-	TOKEN(c,.kind = TOKEN_UINT,.value = v);
-}
-
-static void
-on_uint64(void *c, uint64_t v)
-{
-	TOKEN(c,.kind = TOKEN_UINT,.value = v);
-}
-
-static void
-on_negint8(void *c, uint8_t v)
-{
-	TOKEN(c,.kind = TOKEN_NEGATIVE,.value = v);
-}
-
-static void
-on_negint16(void *c, uint16_t v)
-{
-	TOKEN(c,.kind = TOKEN_NEGATIVE,.value = v);
-}
-
-static void
-on_negint32(void *c, uint32_t v)
-{
-	TOKEN(c,.kind = TOKEN_NEGATIVE,.value = v);
-}
-
-static void
-on_negint64(void *c, uint64_t v)
-{
-	TOKEN(c,.kind = TOKEN_NEGATIVE,.value = v);
-}
-
-static void
-on_bytes_open(void *c)
-{
-	TOKEN(c,.kind = TOKEN_BYTES,.indefinite = true);
-}
-
-static void
-on_bytes(void *c, cbor_data p, size_t n)
-{
-	TOKEN(c,.kind = TOKEN_BYTES,.p = p,.n = n);
-}
-
-static void
-on_text_open(void *c)
-{
-	TOKEN(c,.kind = TOKEN_TEXT,.indefinite = true);
-}
-
-static void
-on_text(void *c, cbor_data p, size_t n)
-{
-	TOKEN(c,.kind = TOKEN_TEXT,.p = p,.n = n);
-}
-
-static void
-on_array_open(void *c)
-{
-	TOKEN(c,.kind = TOKEN_ARRAY,.indefinite = true);
-}
-
-static void
-on_array(void *c, size_t n)
-{
-	TOKEN(c,.kind = TOKEN_ARRAY,.value = n);
-}
-
-static void
-on_map_open(void *c)
-{
-	TOKEN(c,.kind = TOKEN_MAP,.indefinite = true);
-}
-
-static void
-on_map(void *c, size_t n)
-{
-	TOKEN(c,.kind = TOKEN_MAP,.value = n);
-}
-
-static void
-on_tag(void *c, uint64_t v)
-{
-	TOKEN(c,.kind = TOKEN_TAG,.value = v);
-}
 
 static void
 on_float(void *c, float v)
 {
-	TOKEN(c,.kind = TOKEN_FLOAT,.real = (double) v);
+	*(double *) c = (double) v;
 }
 
 static void
 on_double(void *c, double v)
 {
-	TOKEN(c,.kind = TOKEN_FLOAT,.real = v);
+	*(double *) c = v;
 }
-
-static void
-on_null(void *c)
-{
-	TOKEN(c,.kind = TOKEN_NULL);
-}
-
-static void
-on_bool(void *c, bool v)
-{
-	TOKEN(c,.kind = TOKEN_BOOL,.flag = v);
-}
-
-static void
-on_break(void *c)
-{
-	TOKEN(c,.kind = TOKEN_BREAK);
-}
-
-static const struct cbor_callbacks callbacks = {
-	.uint8 = on_uint8,
-	.uint16 = on_uint16,
-	.uint32 = on_uint32,
-	.uint64 = on_uint64,
-	.negint8 = on_negint8,
-	.negint16 = on_negint16,
-	.negint32 = on_negint32,
-	.negint64 = on_negint64,
-	.byte_string_start = on_bytes_open,
-	.byte_string = on_bytes,
-	.string_start = on_text_open,
-	.string = on_text,
-	.indef_array_start = on_array_open,
-	.array_start = on_array,
-	.indef_map_start = on_map_open,
-	.map_start = on_map,
-	.tag = on_tag,
-	.float2 = on_float,
-	.float4 = on_float,
-	.float8 = on_double,
-	.undefined = on_null,
-	.null = on_null,
-	.boolean = on_bool,
-	.indef_break = on_break,
-};
 
 void
 evp_cbor_init(evp_cbor_t *r, evp_slice_t s, evp_arena_t *arena)
@@ -218,30 +80,91 @@ evp_cbor_fail(evp_cbor_t *r, const char *reason)
 	return false;
 }
 
-/* One step of the decoder, accounted for nowhere. */
+/* An item of major type 7, at r->p: all but floats are one byte. */
 static bool
-step(evp_cbor_t *r, token_t *t)
+step_simple(evp_cbor_t *r, token_t *t)
 {
+	static const struct cbor_callbacks callbacks = {.float2 = on_float,.float4 = on_float,.float8 = on_double};
+	unsigned	rest = REST(*r->p);
 	struct cbor_decoder_result result;
 
-	if (r->error != NULL)
-		return false;
-	if (r->p == r->end)
-		return evp_cbor_fail(r, "CBOR is cut short");
-	result = cbor_stream_decode(r->p, (size_t) (r->end - r->p), &callbacks, t);
-	if (result.status == CBOR_DECODER_NEDATA)
-		return evp_cbor_fail(r, "CBOR is cut short");
-	if (result.status != CBOR_DECODER_FINISHED || result.read == 0)
+	if (rest >= REST_2 && rest <= REST_8)
+	{
+		result = cbor_stream_decode(r->p, (size_t) (r->end - r->p), &callbacks, &t->real);
+		if (result.status != CBOR_DECODER_FINISHED)
+			return evp_cbor_fail(r, "CBOR is cut short");
+		t->kind = TOKEN_FLOAT;
+		r->p += result.read;
+		return true;
+	}
+	if (rest == REST_FALSE || rest == REST_TRUE)
+	{
+		t->kind = TOKEN_BOOL;
+		t->flag = rest == REST_TRUE;
+	}
+	else if (rest == REST_NULL || rest == REST_UNDEFINED)
+		t->kind = TOKEN_NULL;
+	else if (rest == REST_OPEN)
+		t->kind = TOKEN_BREAK;
+	else
 		return evp_cbor_fail(r, "malformed CBOR");
-	r->p += result.read;
+	r->p++;
 	return true;
 }
 
-/* Skips the tags before an item. */
-static bool
-skip_tags(evp_cbor_t *r)
+/* One step of the decoder, accounted for nowhere.  Messages consist of these, so it is done here rather than by a library
+ * that calls back for each. */
+static inline bool
+step(evp_cbor_t *r, token_t *t)
 {
-	while (r->error == NULL && r->p < r->end && *r->p >> 5 == 6)
+	const uint8_t *p = r->p;
+	unsigned	rest;
+	uint64_t	value;
+
+	if (r->error != NULL)
+		return false;
+	if (p == r->end)
+		return evp_cbor_fail(r, "CBOR is cut short");
+	t->kind = MAJOR(*p);
+	t->indefinite = false;
+	rest = REST(*p++);
+	if (t->kind == TOKEN_SIMPLE)
+		return step_simple(r, t);
+	if (rest < REST_1)
+		value = rest;
+	else if (rest <= REST_8)
+	{
+		size_t		n = (size_t) 1 << (rest - REST_1);
+
+		if ((size_t) (r->end - p) < n)
+			return evp_cbor_fail(r, "CBOR is cut short");
+		for (value = 0; n > 0; n--)
+			value = value << 8 | *p++;
+	}
+	else if (rest == REST_OPEN && t->kind >= TOKEN_BYTES && t->kind <= TOKEN_MAP)
+	{
+		t->indefinite = true;
+		value = 0;
+	}
+	else
+		return evp_cbor_fail(r, "malformed CBOR");
+	t->value = value;
+	if ((t->kind == TOKEN_BYTES || t->kind == TOKEN_TEXT) && !t->indefinite)
+	{
+		if (value > (uint64_t) (r->end - p))
+			return evp_cbor_fail(r, "CBOR is cut short");
+		t->p = p;
+		t->n = (size_t) value;
+		p += value;
+	}
+	r->p = p;
+	return true;
+}
+
+static bool
+skip_tags_slowly(evp_cbor_t *r)
+{
+	while (r->p < r->end && MAJOR(*r->p) == TOKEN_TAG)
 	{
 		token_t		t;
 
@@ -250,11 +173,20 @@ skip_tags(evp_cbor_t *r)
 		if (r->p == r->end || *r->p == BREAK)
 			return evp_cbor_fail(r, "CBOR tag without an item");
 	}
-	return r->error == NULL;
+	return true;
+}
+
+/* Skips the tags before an item. */
+static inline bool
+skip_tags(evp_cbor_t *r)
+{
+	if (r->error != NULL)
+		return false;
+	return r->p == r->end || MAJOR(*r->p) != TOKEN_TAG || skip_tags_slowly(r);
 }
 
 /* Is the container at its end?  Not for the top level. */
-static bool
+static inline bool
 at_end(const evp_cbor_t *r)
 {
 	uint64_t	left = r->left[r->depth - 1];
@@ -265,7 +197,7 @@ at_end(const evp_cbor_t *r)
 }
 
 /* The next item's first token, counted in the container around it. */
-static bool
+static inline bool
 take(evp_cbor_t *r, token_t *t)
 {
 	if (!skip_tags(r))
@@ -324,36 +256,37 @@ evp_cbor_peek(evp_cbor_t *r)
 		evp_cbor_fail(r, "CBOR is cut short");
 		return EVP_CBOR_ERROR;
 	}
-	switch (*r->p >> 5)
+	switch (MAJOR(*r->p))
 	{
-		case 0:
-		case 1:
+		case TOKEN_UINT:
+		case TOKEN_NEGATIVE:
 			return EVP_CBOR_INT;
-		case 2:
+		case TOKEN_BYTES:
 			return EVP_CBOR_BYTES;
-		case 3:
+		case TOKEN_TEXT:
 			return EVP_CBOR_TEXT;
-		case 4:
+		case TOKEN_ARRAY:
 			return EVP_CBOR_ARRAY;
-		case 5:
+		case TOKEN_MAP:
 			return EVP_CBOR_MAP;
 		default:
-			switch (*r->p & 31)
-			{
-				case 20:
-				case 21:
-					return EVP_CBOR_BOOL;
-				case 22:
-				case 23:
-					return EVP_CBOR_NULL;
-				case 25:
-				case 26:
-				case 27:
-					return EVP_CBOR_FLOAT;
-				default:
-					evp_cbor_fail(r, "malformed CBOR");
-					return EVP_CBOR_ERROR;
-			}
+			break;
+	}
+	switch (REST(*r->p))
+	{
+		case REST_FALSE:
+		case REST_TRUE:
+			return EVP_CBOR_BOOL;
+		case REST_NULL:
+		case REST_UNDEFINED:
+			return EVP_CBOR_NULL;
+		case REST_2:
+		case REST_2 + 1:
+		case REST_8:
+			return EVP_CBOR_FLOAT;
+		default:
+			evp_cbor_fail(r, "malformed CBOR");
+			return EVP_CBOR_ERROR;
 	}
 }
 
@@ -431,9 +364,9 @@ string_pieces(evp_cbor_t *r, int kind, uint8_t *to, size_t *pieces, token_t *las
 	}
 }
 
-/* The bytes of a string whose first token was taken; pieces are joined. */
+/* The bytes of a string in pieces whose first token was taken. */
 static bool
-string_value(evp_cbor_t *r, const token_t *t, evp_slice_t *v)
+join_pieces(evp_cbor_t *r, const token_t *t, evp_slice_t *v)
 {
 	const uint8_t *first = r->p;
 	size_t		pieces;
@@ -441,11 +374,6 @@ string_value(evp_cbor_t *r, const token_t *t, evp_slice_t *v)
 	token_t		last;
 	evp_blob_t *joined;
 
-	if (!t->indefinite)
-	{
-		*v = (evp_slice_t) {.owner = r->owner,.p = t->p,.n = t->n};
-		return true;
-	}
 	if (!string_pieces(r, t->kind, NULL, &pieces, &last, &total))
 		return false;
 	if (pieces <= 1)
@@ -462,6 +390,16 @@ string_value(evp_cbor_t *r, const token_t *t, evp_slice_t *v)
 	if (!string_pieces(r, t->kind, joined->data, &pieces, &last, &total))
 		return false;
 	*v = evp_slice_blob(joined);
+	return true;
+}
+
+/* The bytes of a string whose first token was taken; pieces are joined. */
+static inline bool
+string_value(evp_cbor_t *r, const token_t *t, evp_slice_t *v)
+{
+	if (t->indefinite)
+		return join_pieces(r, t, v);
+	*v = (evp_slice_t) {.owner = r->owner,.p = t->p,.n = t->n};
 	return true;
 }
 
@@ -638,29 +576,39 @@ evp_cbor_done(evp_cbor_t *r)
 	return r->error == NULL;
 }
 
+/* Bytes from p on, up to 8 at a time, are ASCII: gives behind the last of these. */
+static const uint8_t *
+skip_ascii(const uint8_t *p, const uint8_t *end)
+{
+	uint64_t	word[4];
+
+	for (; end - p >= (ptrdiff_t) sizeof(word); p += sizeof(word))
+	{
+		memcpy(word, p, sizeof(word));
+		if (((word[0] | word[1] | word[2] | word[3]) & NOT_ASCII) != 0)
+			break;
+	}
+	for (; end - p >= 8; p += 8)
+	{
+		memcpy(word, p, 8);
+		if ((word[0] & NOT_ASCII) != 0)
+			break;
+	}
+	while (p < end && *p < 0x80)
+		p++;
+	return p;
+}
+
 bool
 evp_utf8_valid(const uint8_t *p, size_t n)
 {
 	const uint8_t *end = p == NULL ? NULL : p + n;
 
-	while (p < end)
+	while ((p = skip_ascii(p, end)) < end)
 	{
-		uint64_t	word;
 		unsigned	more;
-		uint32_t	c;
+		uint32_t	c = *p++;
 
-		if (end - p >= 8)
-		{
-			memcpy(&word, p, 8);
-			if ((word & UINT64_C(0x8080808080808080)) == 0)
-			{
-				p += 8;
-				continue;
-			}
-		}
-		c = *p++;
-		if (c < 0x80)
-			continue;
 		if (c >= 0xc2 && c <= 0xdf)
 			more = 1, c &= 0x1f;
 		else if (c >= 0xe0 && c <= 0xef)
@@ -684,59 +632,92 @@ evp_utf8_valid(const uint8_t *p, size_t n)
 	return true;
 }
 
-/* The longest head of an item: a byte and a 64-bit number. */
-#define HEAD_MAX 9
+/* ---- writing ---- */
 
-#define PUT(b, encode, ...) \
-	do { \
-		unsigned char head_[HEAD_MAX]; \
-		evp_buf_append((b), head_, encode(__VA_ARGS__ head_, HEAD_MAX)); \
-	} while (0)
+/* Room for the head of an item and n bytes behind it; NULL where there is none. */
+static inline uint8_t *
+put_head(evp_buf_t *b, unsigned major, uint64_t value, size_t n)
+{
+	unsigned	bytes = value < REST_1 ? 0 : value <= UINT8_MAX ? 1 : value <= UINT16_MAX ? 2 : value <= UINT32_MAX ? 4 : 8;
+	uint8_t    *p = n > SIZE_MAX - 9 ? NULL : evp_buf_reserve(b, 1 + bytes + n);
+
+	if (p == NULL)
+	{
+		b->failed = true;
+		return NULL;
+	}
+	b->len += 1 + bytes + n;
+	if (bytes == 0)
+	{
+		*p++ = (uint8_t) (major << 5 | value);
+		return p;
+	}
+	*p++ = (uint8_t) (major << 5 | (bytes == 1 ? REST_1 : bytes == 2 ? REST_2 : bytes == 4 ? REST_8 - 1 : REST_8));
+	for (unsigned i = bytes; i-- > 0;)
+		*p++ = (uint8_t) (value >> (i * 8));
+	return p;
+}
+
+static inline void
+put_string(evp_buf_t *b, unsigned major, const void *s, size_t n)
+{
+	uint8_t    *p = put_head(b, major, n, n);
+
+	if (p != NULL && n > 0)
+		memcpy(p, s, n);
+}
+
+static void
+put_byte(evp_buf_t *b, unsigned major, unsigned rest)
+{
+	evp_buf_append_u8(b, (uint8_t) (major << 5 | rest));
+}
 
 void
 evp_cbor_put_int(evp_buf_t *b, int64_t v)
 {
 	if (v >= 0)
-		PUT(b, cbor_encode_uint, (uint64_t) v,);
+		put_head(b, TOKEN_UINT, (uint64_t) v, 0);
 	else
-		PUT(b, cbor_encode_negint, (uint64_t) (-1 - v),);
+		put_head(b, TOKEN_NEGATIVE, (uint64_t) (-1 - v), 0);
 }
 
 void
 evp_cbor_put_bool(evp_buf_t *b, bool v)
 {
-	PUT(b, cbor_encode_bool, v,);
+	put_byte(b, TOKEN_SIMPLE, v ? REST_TRUE : REST_FALSE);
 }
 
 void
 evp_cbor_put_null(evp_buf_t *b)
 {
-	PUT(b, cbor_encode_null,);
+	put_byte(b, TOKEN_SIMPLE, REST_NULL);
 }
 
 void
 evp_cbor_put_double(evp_buf_t *b, double v)
 {
-	PUT(b, cbor_encode_double, v,);
+	unsigned char bytes[9];
+
+	evp_buf_append(b, bytes, cbor_encode_double(v, bytes, sizeof(bytes)));
 }
 
 void
 evp_cbor_put_text_header(evp_buf_t *b, size_t n)
 {
-	PUT(b, cbor_encode_string_start, n,);
+	put_head(b, TOKEN_TEXT, n, 0);
 }
 
 void
 evp_cbor_put_text(evp_buf_t *b, const void *p, size_t n)
 {
-	evp_cbor_put_text_header(b, n);
-	evp_buf_append(b, p, n);
+	put_string(b, TOKEN_TEXT, p, n);
 }
 
 void
 evp_cbor_put_str(evp_buf_t *b, const char *s)
 {
-	evp_cbor_put_text(b, s, strlen(s));
+	put_string(b, TOKEN_TEXT, s, strlen(s));
 }
 
 void
@@ -745,42 +726,41 @@ evp_cbor_put_slice(evp_buf_t *b, evp_slice_t text)
 	if (text.p == NULL)
 		evp_cbor_put_null(b);
 	else
-		evp_cbor_put_text(b, text.p, text.n);
+		put_string(b, TOKEN_TEXT, text.p, text.n);
 }
 
 void
 evp_cbor_put_bytes_header(evp_buf_t *b, size_t n)
 {
-	PUT(b, cbor_encode_bytestring_start, n,);
+	put_head(b, TOKEN_BYTES, n, 0);
 }
 
 void
 evp_cbor_put_bytes(evp_buf_t *b, const void *p, size_t n)
 {
-	evp_cbor_put_bytes_header(b, n);
-	evp_buf_append(b, p, n);
+	put_string(b, TOKEN_BYTES, p, n);
 }
 
 void
 evp_cbor_put_array_header(evp_buf_t *b, size_t n)
 {
-	PUT(b, cbor_encode_array_start, n,);
+	put_head(b, TOKEN_ARRAY, n, 0);
 }
 
 void
 evp_cbor_open_array(evp_buf_t *b)
 {
-	PUT(b, cbor_encode_indef_array_start,);
+	put_byte(b, TOKEN_ARRAY, REST_OPEN);
 }
 
 void
 evp_cbor_open_map(evp_buf_t *b)
 {
-	PUT(b, cbor_encode_indef_map_start,);
+	put_byte(b, TOKEN_MAP, REST_OPEN);
 }
 
 void
 evp_cbor_close(evp_buf_t *b)
 {
-	PUT(b, cbor_encode_break,);
+	put_byte(b, TOKEN_SIMPLE, REST_OPEN);
 }

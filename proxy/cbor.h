@@ -1,7 +1,6 @@
 /*
  * cbor.h
- *    A pull reader and a writer of CBOR over libcbor's streaming decoder and
- *    its encoders.
+ *    A pull reader and a writer of CBOR; floating point numbers are libcbor's.
  *
  * The reader takes definite and indefinite lengths alike, skips tags, bounds
  * nesting, allocates nothing but the memory of strings that came in pieces,
