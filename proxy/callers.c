@@ -11,13 +11,33 @@
 
 #include "metrics.h"
 
+#define KEY_USUAL 256			/* no memory is asked for to look a shorter name up */
+
+/* Makes a caller of a name that there is none of. */
+static evp_caller_t *
+make_caller(evp_callers_t *callers, const char *key, size_t len)
+{
+	evp_caller_t *caller = calloc(1, sizeof(*caller));
+
+	if (caller == NULL || (caller->key = malloc(len + 1)) == NULL)
+	{
+		free(caller);
+		return NULL;
+	}
+	memcpy(caller->key, key, len + 1);
+	caller->key_len = len;
+	HASH_ADD_KEYPTR(hh, callers->table, caller->key, caller->key_len, caller);
+	return caller;
+}
+
 evp_caller_t *
 evp_caller_find(evp_callers_t *callers, const char *bundle, const char *instance, bool make)
 {
 	size_t		bundle_len = strlen(bundle);
 	size_t		instance_len = strlen(instance);
 	size_t		len = bundle_len + 1 + instance_len;
-	char	   *key = malloc(len + 1);
+	char		room[KEY_USUAL];
+	char	   *key = len < sizeof(room) ? room : malloc(len + 1);
 	evp_caller_t *caller = NULL;
 
 	if (key == NULL)
@@ -25,14 +45,10 @@ evp_caller_find(evp_callers_t *callers, const char *bundle, const char *instance
 	memcpy(key, bundle, bundle_len + 1);
 	memcpy(key + bundle_len + 1, instance, instance_len + 1);
 	HASH_FIND(hh, callers->table, key, len, caller);
-	if (caller != NULL || !make || (caller = calloc(1, sizeof(*caller))) == NULL)
-	{
+	if (caller == NULL && make)
+		caller = make_caller(callers, key, len);
+	if (key != room)
 		free(key);
-		return caller;
-	}
-	caller->key = key;
-	caller->key_len = len;
-	HASH_ADD_KEYPTR(hh, callers->table, caller->key, caller->key_len, caller);
 	return caller;
 }
 

@@ -31,6 +31,7 @@
 #define BREAK 0xff
 
 #define NOT_ASCII	UINT64_C(0x8080808080808080)
+#define ASCII_STEP	8
 
 /* What one step of the decoder brought.  The first kinds are the major types. */
 typedef struct token
@@ -576,39 +577,55 @@ evp_cbor_done(evp_cbor_t *r)
 	return r->error == NULL;
 }
 
-/* Bytes from p on, up to 8 at a time, are ASCII: gives behind the last of these. */
-static const uint8_t *
-skip_ascii(const uint8_t *p, const uint8_t *end)
+/* Are these bytes ASCII?  Most texts are, and short: what is left over at the end is looked at twice. */
+static inline bool
+all_ascii(const uint8_t *p, size_t n)
 {
-	uint64_t	word[4];
+	uint64_t	word;
+	uint64_t	found = 0;
+	uint32_t	half[2];
 
-	for (; end - p >= (ptrdiff_t) sizeof(word); p += sizeof(word))
+	if (n >= sizeof(word))
 	{
-		memcpy(word, p, sizeof(word));
-		if (((word[0] | word[1] | word[2] | word[3]) & NOT_ASCII) != 0)
-			break;
+		for (size_t i = 0; i + sizeof(word) <= n; i += sizeof(word))
+		{
+			memcpy(&word, p + i, sizeof(word));
+			found |= word;
+		}
+		memcpy(&word, p + n - sizeof(word), sizeof(word));
+		return ((found | word) & NOT_ASCII) == 0;
 	}
-	for (; end - p >= 8; p += 8)
+	if (n >= sizeof(half[0]))
 	{
-		memcpy(word, p, 8);
-		if ((word[0] & NOT_ASCII) != 0)
-			break;
+		memcpy(&half[0], p, sizeof(half[0]));
+		memcpy(&half[1], p + n - sizeof(half[1]), sizeof(half[1]));
+		return ((half[0] | half[1]) & (uint32_t) NOT_ASCII) == 0;
 	}
-	while (p < end && *p < 0x80)
-		p++;
-	return p;
+	for (size_t i = 0; i < n; i++)
+		found |= p[i];
+	return found < 0x80;
 }
 
 bool
 evp_utf8_valid(const uint8_t *p, size_t n)
 {
-	const uint8_t *end = p == NULL ? NULL : p + n;
+	const uint8_t *end = p + n;
 
-	while ((p = skip_ascii(p, end)) < end)
+	if (all_ascii(p, n))
+		return true;
+	while (p < end)
 	{
 		unsigned	more;
-		uint32_t	c = *p++;
+		uint32_t	c;
 
+		if (end - p >= ASCII_STEP && all_ascii(p, ASCII_STEP))
+		{
+			p += ASCII_STEP;
+			continue;
+		}
+		c = *p++;
+		if (c < 0x80)
+			continue;
 		if (c >= 0xc2 && c <= 0xdf)
 			more = 1, c &= 0x1f;
 		else if (c >= 0xe0 && c <= 0xef)
@@ -712,12 +729,6 @@ void
 evp_cbor_put_text(evp_buf_t *b, const void *p, size_t n)
 {
 	put_string(b, TOKEN_TEXT, p, n);
-}
-
-void
-evp_cbor_put_str(evp_buf_t *b, const char *s)
-{
-	put_string(b, TOKEN_TEXT, s, strlen(s));
 }
 
 void

@@ -101,7 +101,11 @@ void		evp_cbor_put_bool(evp_buf_t *b, bool v);
 void		evp_cbor_put_null(evp_buf_t *b);
 void		evp_cbor_put_double(evp_buf_t *b, double v);
 void		evp_cbor_put_text(evp_buf_t *b, const void *p, size_t n);
-void		evp_cbor_put_str(evp_buf_t *b, const char *s);
+static inline void
+evp_cbor_put_str(evp_buf_t *b, const char *s)
+{
+	evp_cbor_put_text(b, s, strlen(s));	/* of a literal the compiler knows it */
+}
 void		evp_cbor_put_slice(evp_buf_t *b, evp_slice_t text); /* text or null */
 void		evp_cbor_put_bytes(evp_buf_t *b, const void *p, size_t n);
 void		evp_cbor_put_text_header(evp_buf_t *b, size_t n);	/* n bytes of text follow */

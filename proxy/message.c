@@ -14,6 +14,8 @@
  * bounded size. */
 #define HEAD_MAX EVP_WIRE_MAX_MESSAGE
 
+#define SCRATCH_KEPT ((size_t) 64 * 1024)
+
 static const char *const names[] = {
 	[EVP_HEL] = "HEL",
 	[EVP_WLC] = "WLC",
@@ -415,27 +417,40 @@ evp_message_encode(evp_buf_t *b, const evp_message_t *m)
 	return !b->failed;
 }
 
+/* Where messages are encoded before their length is known; kept for the next one unless it was a large one. */
+static evp_buf_t scratch = {.max = HEAD_MAX};
+
+/* What was encoded there, in a block of just its size; NULL where it did not succeed. */
+static evp_blob_t *
+take_scratch(void)
+{
+	evp_blob_t *blob = scratch.failed ? NULL : evp_blob_new(scratch.data, scratch.len);
+
+	if (scratch.failed || scratch.cap > SCRATCH_KEPT)
+		evp_buf_free(&scratch);
+	return blob;
+}
+
 bool
 evp_message_pack(evp_parts_t *parts, const evp_message_t *m)
 {
-	evp_buf_t	b;
 	evp_blob_t *head;
 	size_t		split;
 
 	*parts = (evp_parts_t) {0};
-	evp_buf_init(&b, HEAD_MAX);
+	evp_buf_reset(&scratch);
 	if (!has_payload(m) || m->payload.owner == NULL || m->payload.n <= PAYLOAD_COPY_MAX)
 	{
-		evp_message_encode(&b, m);
-		head = evp_blob_from_buf(&b);
+		evp_message_encode(&scratch, m);
+		head = take_scratch();
 		if (head != NULL)
 			evp_parts_blob(parts, head);
 		return head != NULL;
 	}
-	put_before_payload(&b, m);
-	split = b.len;
-	put_after_payload(&b, m);
-	head = evp_blob_from_buf(&b);
+	put_before_payload(&scratch, m);
+	split = scratch.len;
+	put_after_payload(&scratch, m);
+	head = take_scratch();
 	if (head == NULL)
 		return false;
 	parts->part[0] = (evp_slice_t) {.owner = head,.p = head->data,.n = split};

@@ -43,6 +43,7 @@ typedef struct open_request
 	evp_entry_t *entry;			/* NULL once it is answered */
 	uint64_t	begun;			/* uv_hrtime */
 	evp_wheel_item_t due;
+	char		names[];		/* the caller's key: bundle, zero byte, instance, zero byte */
 } open_request_t;
 
 /* Frees an entry, and gives back its request where it is open. */
@@ -284,8 +285,6 @@ evp_request_unref(evp_request_t *request)
 		return;
 	evp_graph_request_free(&request->graph);
 	evp_message_free(&request->message);
-	free(request->bundle);
-	free(request->instance);
 	free(request);
 }
 
@@ -490,35 +489,34 @@ set_deadline(evp_requests_t *requests, open_request_t *open)
 static evp_request_t *
 request_new(evp_requests_t *requests, evp_caller_t *caller, evp_message_t *req, const evp_graph_request_t *graph)
 {
-	open_request_t *open = calloc(1, sizeof(*open));
-	evp_entry_t *entry = NULL;
+	open_request_t *open = malloc(sizeof(*open) + caller->key_len + 1);
+	evp_entry_t *entry = open != NULL ? evp_entry_new(caller, req->correlation) : NULL;
 	uint64_t	timeout = req->timeout_ms > 0 ? (uint64_t) req->timeout_ms : DEFAULT_TIMEOUT_MS;
+	uint64_t	now = evp_now(requests->proxy);
 
-	if (open == NULL)
-		return NULL;
-	open->public.bundle = strdup(evp_caller_bundle(caller));
-	open->public.instance = strdup(evp_caller_instance(caller));
-	if (open->public.bundle != NULL && open->public.instance != NULL)
-		entry = evp_entry_new(caller, req->correlation);
 	if (entry == NULL)
 	{
-		free(open->public.bundle);
-		free(open->public.instance);
 		free(open);
 		return NULL;
 	}
 	if (timeout > requests->proxy->config.max_timeout)
 		timeout = requests->proxy->config.max_timeout;
-	open->public.proxy = requests->proxy;
-	open->public.refs = 1;		/* the entry's */
-	open->public.session = caller->session;
-	open->public.received = evp_now(requests->proxy);
-	open->public.deadline = open->public.received + timeout;
-	open->public.graph = *graph;
-	open->public.message = *req;
+	memcpy(open->names, caller->key, caller->key_len + 1);
+	open->public = (evp_request_t) {
+		.proxy = requests->proxy,
+		.refs = 1,				/* the entry's */
+		.session = caller->session,
+		.bundle = open->names,
+		.instance = open->names + strlen(open->names) + 1,
+		.message = *req,
+		.graph = *graph,
+		.received = now,
+		.deadline = now + timeout,
+	};
 	memset(req, 0, sizeof(*req));
 	open->entry = entry;
 	open->begun = uv_hrtime();
+	open->due = (evp_wheel_item_t) {0};
 	set_deadline(requests, open);
 	entry->request = &open->public;
 	entry->command = graph->kind == EVP_REQUEST_DOMAIN_COMMAND || graph->kind == EVP_REQUEST_SERVICE_COMMAND;

@@ -22,8 +22,8 @@ typedef struct evp_request
 	bool			answered;
 	evp_session_t  *session;		/* NULL once the caller's connection is gone */
 	uint64_t		source;			/* its local_no: in queues it takes turns with others (fair.h) */
-	char		   *bundle;			/* the caller's, from its hello */
-	char		   *instance;
+	const char	   *bundle;			/* the caller's, from its hello; they live as long as the request */
+	const char	   *instance;
 	evp_message_t	message;		/* the REQ, with what its slices lie in */
 	evp_graph_request_t graph;		/* the parsed EventoRequest, slices into message.payload */
 	uint64_t		received;		/* evp_now time */

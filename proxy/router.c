@@ -74,7 +74,6 @@ struct evp_call
 	uint64_t	source;
 	evp_call_status_t status;	/* ended */
 	evp_call_kind_t kind;
-	char	   *name;
 	size_t		name_len;
 	bool		as_server;
 	evp_slice_t payload_type,
@@ -85,6 +84,7 @@ struct evp_call
 	evp_parts_t message;		/* the REQ as it was sent, to be sent again */
 	evp_call_cb cb;
 	void	   *arg;
+	char		name[];
 };
 
 struct evp_router
@@ -182,7 +182,6 @@ free_call(evp_call_t *call)
 	evp_slice_unref(&call->source_instance);
 	evp_slice_unref(&call->source_version);
 	evp_parts_free(&call->message);
-	free(call->name);
 	free(call);
 }
 
@@ -550,7 +549,7 @@ evp_router_call(evp_router_t *router, const evp_call_spec_t *spec, evp_call_cb c
 	evp_call_t *call;
 	bool		ok = true;
 
-	if (router->stopped || (call = calloc(1, sizeof *call)) == NULL)
+	if (router->stopped || (call = calloc(1, sizeof *call + spec->name_len)) == NULL)
 		return NULL;
 	call->router = router;
 	call->kind = spec->kind;
@@ -558,7 +557,7 @@ evp_router_call(evp_router_t *router, const evp_call_spec_t *spec, evp_call_cb c
 	call->cb = cb;
 	call->arg = arg;
 	call->as_server = spec->as_server;
-	call->name = malloc(spec->name_len + 1);
+	memcpy(call->name, spec->name, spec->name_len);
 	call->name_len = spec->name_len;
 	call->payload_type = keep(spec->payload_type, &ok);
 	call->payload = keep(spec->payload, &ok);
@@ -566,12 +565,11 @@ evp_router_call(evp_router_t *router, const evp_call_spec_t *spec, evp_call_cb c
 	call->source_instance = keep(spec->source_instance, &ok);
 	call->source_version = keep(spec->source_version, &ok);
 	router->count++;
-	if (call->name == NULL || !ok)
+	if (!ok)
 	{
 		free_call(call);
 		return NULL;
 	}
-	memcpy(call->name, spec->name, spec->name_len);
 	if (router->count > router->proxy->config.max_calls)
 	{
 		end_later(call, EVP_CALL_REFUSED);
