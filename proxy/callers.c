@@ -67,7 +67,7 @@ evp_caller_instance(const evp_caller_t *caller)
 void
 evp_caller_release(evp_callers_t *callers, evp_caller_t *caller)
 {
-	if (caller->session != NULL || caller->entries != NULL || caller->pins > 0)
+	if (caller->session != NULL || caller->entries != NULL || caller->recent != NULL || caller->pins > 0)
 		return;
 	HASH_DEL(callers->table, caller);
 	free(caller->key);
@@ -148,10 +148,55 @@ evp_entry_free(evp_callers_t *callers, evp_entry_t *entry)
 }
 
 void
+evp_recent_add(evp_callers_t *callers, evp_entry_t *entry, uint64_t now)
+{
+	evp_recent_t *recent = malloc(sizeof(*recent));
+
+	/* Without memory it cannot be sent again, that is all. */
+	if (recent != NULL)
+	{
+		memcpy(recent->correlation, entry->correlation, sizeof(recent->correlation));
+		recent->caller = entry->caller;
+		recent->answer = entry->answer;
+		recent->sent_at = now;
+		entry->answer = (evp_parts_t) {0};
+		DL_APPEND(callers->recent, recent);
+		DL_APPEND2(recent->caller->recent, recent, caller_prev, caller_next);
+		evp_metrics.answers_kept++;
+		evp_metrics.answer_bytes += recent->answer.len + EVP_RECENT_BYTES;
+	}
+	evp_entry_free(callers, entry);
+}
+
+void
+evp_recent_sent(evp_callers_t *callers, evp_recent_t *recent, uint64_t now)
+{
+	recent->sent_at = now;
+	DL_DELETE(callers->recent, recent);
+	DL_APPEND(callers->recent, recent);
+}
+
+void
+evp_recent_free(evp_callers_t *callers, evp_recent_t *recent)
+{
+	evp_caller_t *caller = recent->caller;
+
+	DL_DELETE(callers->recent, recent);
+	DL_DELETE2(caller->recent, recent, caller_prev, caller_next);
+	evp_metrics.answers_kept--;
+	evp_metrics.answer_bytes -= recent->answer.len + EVP_RECENT_BYTES;
+	evp_parts_free(&recent->answer);
+	free(recent);
+	evp_caller_release(callers, caller);
+}
+
+void
 evp_callers_trim(evp_callers_t *callers, uint64_t most)
 {
-	static const evp_entry_list_t order[] = {EVP_ENTRY_RECENT, EVP_ENTRY_KEPT, EVP_ENTRY_AWAY};
+	static const evp_entry_list_t order[] = {EVP_ENTRY_KEPT, EVP_ENTRY_AWAY};
 
+	while (evp_metrics.answer_bytes > most && callers->recent != NULL)
+		evp_recent_free(callers, callers->recent);
 	for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
 	{
 		while (evp_metrics.answer_bytes > most && callers->lists[order[i]] != NULL)

@@ -4,10 +4,15 @@
  *    open and the answers that are kept.
  *
  *    An entry is in one list at a time: open, until it is answered; then away,
- *    when the answer could not be sent; kept, when a repeat is to get the same
- *    bytes (commands); or recent, for the others, in case the connection that
- *    the answer went out on is about to break.  Each list but the first is in
- *    the order in which its entries end.
+ *    when the answer could not be sent; or kept, when a repeat is to get the
+ *    same bytes (commands).  Each list but the first is in the order in which
+ *    its entries end.
+ *
+ *    Of the others, which simply run again when they are repeated, only the
+ *    answer stays for a short time, in case the connection that it went out on
+ *    is about to break.  Nothing looks for these, and there are as many as a
+ *    proxy answers in that time: they are no entries, so that the table of those
+ *    that are looked for stays small.
  */
 #ifndef EVP_CALLERS_H
 #define EVP_CALLERS_H
@@ -22,18 +27,20 @@
 #include "requests.h"
 #include "wire.h"
 
-#define EVP_ENTRY_BYTES 512		/* what an entry takes beside its payload, about */
+/* What they take beside the message, about. */
+#define EVP_ENTRY_BYTES 512
+#define EVP_RECENT_BYTES 256
 
 typedef enum evp_entry_list
 {
 	EVP_ENTRY_OPEN,
 	EVP_ENTRY_AWAY,
 	EVP_ENTRY_KEPT,
-	EVP_ENTRY_RECENT,
 	EVP_ENTRY_LISTS
 } evp_entry_list_t;
 
 typedef struct evp_entry evp_entry_t;
+typedef struct evp_recent evp_recent_t;
 
 /* A bundle's instance that is connected here, or has entries. */
 typedef struct evp_caller
@@ -45,6 +52,7 @@ typedef struct evp_caller
 	bool		has_read;		/* and it had got everything that was sent on it */
 	evp_entry_t *entries;		/* by correlationId, in the order of their making */
 	evp_entry_t *own[EVP_ENTRY_LISTS];	/* the same, by list, each in the order in which they came there */
+	evp_recent_t *recent;		/* sent a short time ago */
 	unsigned	open;
 	unsigned	pins;			/* who works on it and does not want it freed */
 	UT_hash_handle hh;
@@ -68,10 +76,24 @@ struct evp_entry
 	UT_hash_handle hh;
 };
 
+/* An answer that was sent a short time ago. */
+struct evp_recent
+{
+	evp_caller_t *caller;
+	uint8_t		correlation[16];
+	evp_parts_t answer;
+	uint64_t	sent_at;
+	evp_recent_t *prev;			/* of all, in the order in which they were sent */
+	evp_recent_t *next;
+	evp_recent_t *caller_prev;	/* of the caller's */
+	evp_recent_t *caller_next;
+};
+
 typedef struct evp_callers
 {
 	evp_caller_t *table;
 	evp_entry_t *lists[EVP_ENTRY_LISTS];
+	evp_recent_t *recent;
 } evp_callers_t;
 
 /* The caller of this name; make: made where there is none.  NULL where there is none, or no memory. */
@@ -94,6 +116,13 @@ void evp_entry_remove(evp_callers_t *callers, evp_entry_t *entry);
 
 /* Frees an entry that is in a list and has no request any more; its caller may go with it. */
 void evp_entry_free(evp_callers_t *callers, evp_entry_t *entry);
+
+/* Puts the answer of an entry, which was sent now, in the place of the entry; its caller stays. */
+void evp_recent_add(evp_callers_t *callers, evp_entry_t *entry, uint64_t now);
+/* It was sent once more. */
+void evp_recent_sent(evp_callers_t *callers, evp_recent_t *recent, uint64_t now);
+/* Its caller may go with it. */
+void evp_recent_free(evp_callers_t *callers, evp_recent_t *recent);
 
 /* Drops the oldest answers, the least needed first, until those kept take at most so many bytes. */
 void evp_callers_trim(evp_callers_t *callers, uint64_t most);

@@ -98,19 +98,18 @@ proxy_of(evp_requests_t *requests, const evp_caller_t *caller)
 
 /* Sends an answer to where its caller is; false when it is nowhere to be reached. */
 static bool
-send_answer(evp_requests_t *requests, evp_entry_t *entry)
+send_answer(evp_requests_t *requests, const evp_caller_t *caller, const evp_parts_t *answer)
 {
-	evp_caller_t *caller = entry->caller;
 	int64_t		proxy_id;
 	evp_blob_t *blob;
 	bool		sent;
 
 	if (caller->session != NULL)
-		return evp_session_send_parts(caller->session, &entry->answer) == 0;
+		return evp_session_send_parts(caller->session, answer) == 0;
 	proxy_id = proxy_of(requests, caller);
 	if (proxy_id == 0)
 		return false;
-	blob = join(entry->answer.part, entry->answer.n);
+	blob = join(answer->part, answer->n);
 	if (blob == NULL)
 		return false;
 	sent = evp_links_send_answer(requests->proxy->links, proxy_id, evp_caller_bundle(caller), evp_caller_instance(caller),
@@ -125,23 +124,49 @@ trim(evp_requests_t *requests)
 	evp_callers_trim(&requests->callers, requests->proxy->config.answer_bytes);
 }
 
-/* Sends an answer and puts its entry where it belongs then; call trim behind it. */
+/* Sends an answer and puts its entry where it belongs then, which may end it; call trim behind it. */
 static void
 settle_answer(evp_requests_t *requests, evp_entry_t *entry)
 {
 	const evp_config_t *config = &requests->proxy->config;
 	uint64_t	now = evp_now(requests->proxy);
 	size_t		bytes = entry->answer.len + EVP_ENTRY_BYTES;
-	bool		sent = send_answer(requests, entry);
+	bool		sent = send_answer(requests, entry->caller, &entry->answer);
 
+	if (sent && !entry->command)
+	{
+		evp_recent_add(&requests->callers, entry, now);
+		return;
+	}
 	evp_entry_remove(&requests->callers, entry);
 	entry->sent_at = now;
-	if (!sent)
-		evp_entry_add(&requests->callers, entry, EVP_ENTRY_AWAY, bytes, now + config->answer_away);
-	else if (entry->command)
+	if (sent)
 		evp_entry_add(&requests->callers, entry, EVP_ENTRY_KEPT, bytes, now + config->answer_keep);
 	else
-		evp_entry_add(&requests->callers, entry, EVP_ENTRY_RECENT, bytes, now + config->answer_again);
+		evp_entry_add(&requests->callers, entry, EVP_ENTRY_AWAY, bytes, now + config->answer_away);
+}
+
+/* Sends an answer once more; where it cannot be sent it is kept for its caller, unless that has asked again. */
+static void
+send_recent(evp_requests_t *requests, evp_recent_t *recent)
+{
+	uint64_t	now = evp_now(requests->proxy);
+	evp_entry_t *entry;
+
+	if (send_answer(requests, recent->caller, &recent->answer))
+	{
+		evp_recent_sent(&requests->callers, recent, now);
+		return;
+	}
+	if (evp_entry_find(recent->caller, recent->correlation) == NULL &&
+		(entry = evp_entry_new(recent->caller, recent->correlation)) != NULL)
+	{
+		evp_parts_ref(&entry->answer, &recent->answer);
+		entry->sent_at = recent->sent_at;
+		evp_entry_add(&requests->callers, entry, EVP_ENTRY_AWAY, entry->answer.len + EVP_ENTRY_BYTES,
+					  now + requests->proxy->config.answer_away);
+	}
+	evp_recent_free(&requests->callers, recent);
 }
 
 /* Encodes a RSP to a request; takes the fields beside type, correlation and time from rsp. */
@@ -435,7 +460,8 @@ dispatch(evp_requests_t *requests, const evp_session_t *session, evp_request_t *
 	evp_request_fail(request, EVP_EX_STATE, text);
 }
 
-/* True when the request was seen before and is done with: in flight, or answered again with the same bytes. */
+/* True when the request was seen before and is done with: in flight, or answered again with the same bytes.  Queries and
+ * fetches that were answered simply run again. */
 static bool
 is_repeat(evp_requests_t *requests, evp_caller_t *caller, const evp_message_t *req)
 {
@@ -443,11 +469,6 @@ is_repeat(evp_requests_t *requests, evp_caller_t *caller, const evp_message_t *r
 
 	if (entry == NULL)
 		return false;
-	if (entry->list == EVP_ENTRY_RECENT)
-	{
-		drop_entry(requests, entry);	/* queries and fetches simply run again */
-		return false;
-	}
 	EVP_COUNT(requests_repeated);
 	if (entry->list != EVP_ENTRY_OPEN)
 	{
@@ -643,8 +664,16 @@ send_kept(evp_requests_t *requests, evp_caller_t *caller)
 	uint64_t	since = caller->closed_at > window ? caller->closed_at - window : 0;
 
 	caller->pins++;
-	for (int list = EVP_ENTRY_KEPT; list <= EVP_ENTRY_RECENT && !caller->has_read; list++)
-		send_own(requests, sent_since(caller->own[list], since), caller->closed_at);
+	if (!caller->has_read)
+	{
+		send_own(requests, sent_since(caller->own[EVP_ENTRY_KEPT], since), caller->closed_at);
+		for (evp_recent_t *recent = caller->recent, *after; recent != NULL; recent = after)
+		{
+			after = recent->caller_next;
+			if (recent->sent_at >= since && recent->sent_at <= caller->closed_at)
+				send_recent(requests, recent);
+		}
+	}
 	send_own(requests, caller->own[EVP_ENTRY_AWAY], UINT64_MAX);
 	trim(requests);
 	caller->pins--;
@@ -783,12 +812,15 @@ on_sweep(uv_timer_t *timer)
 {
 	evp_requests_t *requests = timer->data;
 	uint64_t	now = evp_now(requests->proxy);
+	uint64_t	again = requests->proxy->config.answer_again;
 
 	for (int list = EVP_ENTRY_AWAY; list < EVP_ENTRY_LISTS; list++)
 	{
 		while (requests->callers.lists[list] != NULL && requests->callers.lists[list]->ends_at <= now)
 			drop_entry(requests, requests->callers.lists[list]);
 	}
+	while (requests->callers.recent != NULL && requests->callers.recent->sent_at + again <= now)
+		evp_recent_free(&requests->callers, requests->callers.recent);
 }
 
 evp_requests_t *
@@ -826,5 +858,7 @@ evp_requests_free(evp_requests_t *requests)
 		while (requests->callers.lists[list] != NULL)
 			drop_entry(requests, requests->callers.lists[list]);
 	}
+	while (requests->callers.recent != NULL)
+		evp_recent_free(&requests->callers, requests->callers.recent);
 	free(requests);
 }
