@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #define EVP_BUF_FIRST 256		/* bytes of the first allocation */
-#define EVP_BUF_SLACK 4096		/* room that a blob made from a buffer may keep */
+#define EVP_BUF_SLACK 256		/* room that a blob made from a buffer may keep */
 
 void
 evp_buf_init(evp_buf_t *b, size_t max)

@@ -8,7 +8,7 @@
 #include "uuid.h"
 
 /* Payloads up to this size are copied into the message: cheaper than a part more. */
-#define PAYLOAD_COPY_MAX 4096
+#define PAYLOAD_COPY_MAX 1024
 
 /* Room for everything of a message but its payload; texts come from frames of
  * bounded size. */

@@ -92,7 +92,7 @@ void		evp_message_free(evp_message_t *m);
 bool		evp_message_encode(evp_buf_t *b, const evp_message_t *m);
 
 /*
- * The message as parts to send.  A payload of more than a few kilobytes that
+ * The message as parts to send.  A payload of more than a kilobyte that
  * has an owner is not copied: the parts hold a reference to it.  False on lack
  * of memory.
  */
