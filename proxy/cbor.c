@@ -443,6 +443,9 @@ evp_cbor_take_null(evp_cbor_t *r)
 {
 	token_t		t;
 
+	/* Mostly there is a value. */
+	if (r->p != r->end && MAJOR(*r->p) < TOKEN_TAG)
+		return false;
 	return evp_cbor_peek(r) == EVP_CBOR_NULL && take(r, &t);
 }
 

@@ -63,14 +63,14 @@ typedef struct field
 static const field_t fields[] = {
 	FIELD("@t", FIELD_TYPE, type, "a text"),
 	FIELD("correlationId", FIELD_UUID, correlation, "a UUID"),
-	FIELD("timestampMs", FIELD_INT, timestamp_ms, "an integer"),
-	FIELD("payloadType", FIELD_NAME, payload_type, "a text"),
-	FIELD("payload", FIELD_BYTES, payload, "a byte string"),
-	FIELD("failure", FIELD_FAILURE, has_failure, "a map of texts"),
 	FIELD("sourceBundleId", FIELD_NAME, source_bundle_id, "a text"),
 	FIELD("sourceInstanceId", FIELD_NAME, source_instance_id, "a text"),
 	FIELD("sourceBundleVersion", FIELD_NAME, source_bundle_version, "a text"),
+	FIELD("payloadType", FIELD_NAME, payload_type, "a text"),
+	FIELD("payload", FIELD_BYTES, payload, "a byte string"),
+	FIELD("failure", FIELD_FAILURE, has_failure, "a map of texts"),
 	FIELD("timeoutMillis", FIELD_INT, timeout_ms, "an integer"),
+	FIELD("timestampMs", FIELD_INT, timestamp_ms, "an integer"),
 	FIELD("sequence", FIELD_INT, sequence, "an integer"),
 	FIELD("originTimestampMs", FIELD_INT, origin_timestamp_ms, "an integer"),
 	FIELD("protocolVersion", FIELD_INT, protocol_version, "an integer"),
@@ -85,12 +85,20 @@ static const field_t fields[] = {
 	FIELD("reason", FIELD_TEXT, reason, "a text"),
 };
 
+#define N_FIELDS (sizeof(fields) / sizeof(fields[0]))
+
+/* The field of a key, NULL where there is none.  at: where to look first, since keys mostly come in the order of the table. */
 static const field_t *
-field_of(evp_slice_t key)
+field_of(evp_slice_t key, size_t *at)
 {
-	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
-		if (fields[i].len == key.n && memcmp(fields[i].key, key.p, key.n) == 0)
-			return &fields[i];
+	for (size_t n = 0; n < N_FIELDS; n++)
+	{
+		const field_t *f = &fields[*at];
+
+		*at = *at + 1 < N_FIELDS ? *at + 1 : 0;
+		if (f->len == key.n && memcmp(f->key, key.p, key.n) == 0)
+			return f;
+	}
 	return NULL;
 }
 
@@ -236,6 +244,7 @@ static void
 decode_map(evp_cbor_t *r, evp_message_t *m)
 {
 	bool		has_type = false;
+	size_t		at = 0;
 
 	if (!evp_cbor_enter_map(r))
 		return;
@@ -248,7 +257,7 @@ decode_map(evp_cbor_t *r, evp_message_t *m)
 		{
 			if (!evp_cbor_text(r, &key))
 				return;
-			f = field_of(key);
+			f = field_of(key, &at);
 		}
 		else if (!evp_cbor_skip(r, NULL))
 			return;
