@@ -181,6 +181,9 @@ ok($stranger->alive && !$stranger->recv('RSP', timeout => 0.2), 'goes to it alon
 $caller->cut;
 $caller = $proxy->bundle(bundle => 'caller', instance => 'c');
 is($caller->answer($id)->{body}{data}[1]{text}, 'for you', 'one that was sent right before a cut is sent again');
+$caller->cut;
+$caller = $proxy->bundle(bundle => 'caller', instance => 'c');
+is($caller->answer($id)->{body}{data}[1]{text}, 'for you', 'and once more after the next cut');
 
 # ---- handlers that go away ----
 

@@ -50,6 +50,31 @@ sub serve
 	return;
 }
 
+# ---- what is kept ----
+
+{
+	my $proxy = $test->start(flags => { 'answer-bytes' => '1MB', 'answer-again' => '3s' });
+	my $handler = $proxy->bundle(bundle => 'shop', instance => 'h', names => [ 'Place', 'Find' ]);
+	my $caller = $proxy->bundle(bundle => 'web', instance => 'c');
+	ok(ready($proxy, 2), 'a handler and a caller');
+	my $command = $caller->command('Place', 'order-1', '{}');
+	serve($handler, 1);
+	ok($caller->answer($command), 'a command is answered');
+	my $most = 0;
+	for (1 .. 100)
+	{
+		my $id = $caller->query('Find');
+		$handler->respond($handler->recv('REQ', timeout => 20), Evento::Bundle::single('x' x 30000));
+		$caller->answer($id);
+		my $kept = $proxy->metric('answers_kept_bytes');
+		$most = $kept if $kept > $most;
+	}
+	cmp_ok($most, '<=', 1 << 20, 'answer-bytes: no more is kept of the answers of a hundred queries');
+	cmp_ok($most, '>', 1 << 18, 'but much of them is');
+	ok($proxy->wait_for(sub { $proxy->metric('answers_kept') == 1 }), 'answer-again: only the answer of the command stays');
+	is($proxy->stop('KILL'), 9, 'enough of it');
+}
+
 # ---- what is open ----
 
 {
