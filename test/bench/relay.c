@@ -5,8 +5,9 @@
  *
  *    bench-relay relay PORT TO     every connection to PORT gets one to TO, and both all that the other says
  *    bench-relay echo PORT         gives back all that it is sent
- *    bench-relay load PORT SECONDS CONNECTIONS CALLERS BYTES
- *                                  closed loops that send BYTES and wait for as many; prints "N exchanges/s"
+ *    bench-relay load PORT SECONDS CONNECTIONS CALLERS BYTES [gather]
+ *                                  closed loops that send BYTES and wait for as many; prints "N exchanges/s".
+ *                                  gather: what one read brings on is sent by one write
  *
  *    The first two print "ready", and run until SIGTERM.  Addresses are 127.0.0.1.
  */
@@ -40,6 +41,7 @@ typedef struct out
 static uv_loop_t *loop;
 static int	forward_to;			/* relay: port; 0: echo */
 static size_t message;
+static bool gather;
 static uint64_t exchanges;
 
 static void
@@ -207,19 +209,23 @@ on_answers(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
 	peer_t	   *peer = stream->data;
 	size_t		left;
+	size_t		done;
 
 	(void) buf;
 	if (n < 0)
 		die("an answer", (int) n);
 	left = (size_t) n;
-	while (left >= peer->owed)
+	for (done = 0; left >= peer->owed; done++)
 	{
 		left -= peer->owed;
 		peer->owed = message;
-		exchanges++;
-		send_bytes(peer, NULL, message);
 	}
 	peer->owed -= left;
+	exchanges += done;
+	if (gather && done > 0)
+		send_bytes(peer, NULL, done * message);
+	for (; !gather && done > 0; done--)
+		send_bytes(peer, NULL, message);
 }
 
 static void
@@ -272,8 +278,10 @@ main(int argc, char **argv)
 	}
 	else if (argc == 3 && strcmp(argv[1], "echo") == 0)
 		serve(atoi(argv[2]));
-	else if (argc == 7 && strcmp(argv[1], "load") == 0 && atoi(argv[4]) > 0 && atol(argv[6]) > 0)
+	else if ((argc == 7 || (argc == 8 && strcmp(argv[7], "gather") == 0)) && strcmp(argv[1], "load") == 0 && atoi(argv[4]) > 0 &&
+			 atol(argv[6]) > 0)
 	{
+		gather = argc == 8;
 		message = (size_t) atol(argv[6]);
 		load(atoi(argv[2]), atof(argv[3]), (unsigned) atoi(argv[4]), (unsigned) atoi(argv[5]));
 	}
