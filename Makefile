@@ -12,6 +12,7 @@
 #   make check-versions       runs them with other versions of PostgreSQL [VERSIONS='15 17 18']
 #   make check-asserts        runs them on a server that checks itself
 #   make check-valgrind       runs those in SQL on a server under valgrind
+#   make check-docker         runs the compose files of docker/ [RELEASES='bookworm trixie']
 #   make fuzz [SECONDS=60]    feeds the proxy's parsers with what libFuzzer makes up, each for so long
 #   make bench [BENCH=name]   measures
 #   make deps                 installs what is missing to build, run and test
@@ -26,13 +27,14 @@ BENCH ?=
 SECONDS ?= 60
 PROXY ?= yes
 VERSIONS ?= 15 17 18
+RELEASES ?= bookworm trixie
 
 # Where this Makefile lies: objects may go elsewhere (make -C objects -f here/Makefile), as long as there are none here.
 here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" '$(here)/evento.control')
 
 # These work where there is no PostgreSQL yet, and install it.
-front_goals := check check-long check-versions check-asserts check-valgrind run bench fuzz deps
+front_goals := check check-long check-versions check-asserts check-valgrind check-docker run bench fuzz deps
 goals := $(or $(MAKECMDGOALS),all)
 
 .PHONY: $(front_goals)
@@ -60,6 +62,10 @@ check-valgrind:
 	@config=$$(env PG_CONFIG='$(PG_CONFIG)' '$(here)/test/lib/debug-server') || exit; \
 	exec env TESTS='$(or $(TESTS),test/regress test/isolation)' PG_CONFIG="$$config" perl '$(here)/test/lib/check.pl' --logs=check-valgrind \
 		--valgrind="$${config%/install/bin/pg_config}/valgrind.supp"
+
+check-docker:
+	@'$(here)/.ci/deps' docker || :
+	@exec env TESTS='$(TESTS)' RELEASES='$(RELEASES)' '$(here)/test/docker/check'
 
 run:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build run

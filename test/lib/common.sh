@@ -49,3 +49,14 @@ find_pg_config() {
 	command -v "$_wanted" >/dev/null 2>&1 || return 1
 	printf '%s\n' "$_wanted"
 }
+
+# The archive that this machine's apt takes packages from, by its label, which is
+# Debian (for which EVENTO_MIRROR may name another) or Debian-Security.
+apt_mirror() {
+	_label=${1:-Debian}
+	if [ "$_label" = Debian ] && [ -n "${EVENTO_MIRROR:-}" ]; then
+		printf '%s\n' "$EVENTO_MIRROR"
+		return
+	fi
+	apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(CREATED_BY)|$(REPO_URI)' 2>/dev/null | sed -n "s/^Debian|$_label|Packages|//p" | head -n 1
+}

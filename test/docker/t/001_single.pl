@@ -1,0 +1,112 @@
+# docker/compose.yaml: one command and it is ready; what is appended through
+# HAProxy at one proxy is read at another; a proxy that is killed harms nobody;
+# what was made at the first start is there at the next, and nothing behind
+# "down -v".
+use strict;
+use warnings;
+
+use Cwd qw(abs_path);
+use FindBin;
+use IO::Socket::INET;
+use Test::More;
+
+use Evento::Compose;
+
+my $top = abs_path("$FindBin::RealBin/../../..");
+my $c = Evento::Compose->new(top => $top, file => 'compose.yaml', project => 'evento-single');
+my %port = (balancer => 3032, proxy1 => 3132, proxy2 => 3232, proxy3 => 3332);
+my @proxies = qw(proxy1 proxy2 proxy3);
+my ($version) = Evento::Compose::slurp("$top/evento.control") =~ /^default_version *= *'(.*)'/m;
+
+# ---- up ----
+
+$c->up;
+$c->wait_healthy('compose says that everything is healthy');
+is($c->sql('postgres', q{SELECT extversion FROM pg_extension WHERE extname = 'evento'}), $version, 'the extension is there, in the version of the images');
+is($c->sql('postgres', q{SELECT current_setting('server_version_num')::int / 10000}), $ENV{EVENTO_PG}, 'in the PostgreSQL that was asked for');
+
+# ---- images ----
+
+for my $service (@proxies, qw(postgres haproxy))
+{
+	my $is = $c->inspect($service);
+	my $image = $is->{Config}{Image};
+	like($image, qr/^evento-\w+:\Q$version\E(?:-pg\d+)?$/, "$service: its image has the version in its tag");
+	ok($is->{HostConfig}{ReadonlyRootfs}, "$service: its root cannot be written");
+	is(($c->execute($service, 'id', '-u'))[1] > 0, 1, "$service: its user is not root");
+	isnt(($c->execute($service, 'touch', '/usr/local/bin/new'))[0], 0, "$service: it cannot change its programs");
+}
+my $password = ($c->execute('postgres', 'cat', '/run/secrets/proxy_password'))[1];
+like($password, qr/^[0-9a-f]{64}$/, 'a password was made');
+for my $service (qw(secrets postgres proxy1))
+{
+	my $image = $c->inspect($service)->{Image};
+	my $known = join '', map { $c->must('docker', @$_) } [ 'history', '--no-trunc', $image ], [ 'inspect', $image ], [ 'inspect', $c->container($service) ], [ 'logs', $c->container($service) ];
+	unlike($known, qr/\Q$password/, "$service: no layer, variable, argument or log has it");
+}
+isnt(($c->execute('proxy1', 'test', '-e', '/run/secrets/proxy_password'))[0], 0, 'a proxy has its own password file alone');
+is(($c->execute('proxy1', 'sh', '-c', 'ls /run/secrets'))[1], 'passfile', 'and that is all it has');
+
+# docs/cluster.md states sizes; Debian's packages change, so a tenth is granted.
+my $page = Evento::Compose::slurp("$top/docs/cluster.md");
+for my $service (qw(postgres proxy1 haproxy))
+{
+	my $image = $c->inspect($service)->{Config}{Image};
+	my $size = $c->must('docker', 'image', 'inspect', '--format', '{{.Size}}', $image) / 1e6;
+	my ($stated) = $page =~ /^\| `\Q$image\E` \|.*\| *(\d+) MB *\|$/m;
+	$stated //= 0;
+	cmp_ok(abs($size - $stated), '<', $stated / 10, sprintf('%s has the size that is stated: %.0f MB', $image, $size)) or diag("stated: $stated MB");
+}
+
+# ---- through HAProxy and at each proxy ----
+
+my $id = '11111111-1111-4111-8111-111111111111';
+is($c->append($port{balancer}, 'order-1', $id, { n => 1 })->{status}, 201, 'an event is appended through HAProxy');
+for my $proxy (@proxies)
+{
+	my $read = $c->request('GET', $port{$proxy}, '/streams/order-1')->{json};
+	is($read->{events}[0]{id}, $id, "$proxy: it is read at its own port");
+	is($c->live_members($port{$proxy}), "@proxies", "$proxy: /cluster shows all three");
+}
+my $cluster = $c->request('GET', $port{balancer}, '/cluster')->{json};
+is_deeply([ sort map { $_->{advertised} } @{ $cluster->{proxies} } ], [ 'localhost:3130', 'localhost:3230', 'localhost:3330' ], 'with addresses that lead to them from this machine');
+is(scalar @{ $cluster->{nodes} }, 1, 'and the one database');
+for my $bundles (3030, 3130, 3230, 3330)
+{
+	ok(IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $bundles, Timeout => 5), "bundles are let in at port $bundles");
+}
+
+# ---- a proxy is killed ----
+
+$c->kill_container('proxy2');
+my @refused;
+for my $n (1 .. 60)
+{
+	my $event = sprintf '22222222-2222-4222-8222-%012d', $n;
+	my $answer = $c->append($port{balancer}, 'order-2', $event, { n => $n });
+	# One that was at the killed proxy may have been stored: it is sent again, with its id.
+	$answer = Evento::Compose::until_true(30, sub { my $again = $c->append($port{balancer}, 'order-2', $event, { n => $n }); $again->{success} ? $again : undef })
+	  if !$answer->{success};
+	push @refused, $n if !$answer;
+}
+is("@refused", '', 'with one proxy killed, appends through HAProxy go on');
+is($c->sql('postgres', q{SELECT count(*) || ' ' || count(DISTINCT id) || ' ' || max(version) FROM evento.events WHERE stream = 'order-2'}), '60 60 60', 'each is in the log once');
+is($c->request('GET', $port{proxy3}, '/streams/order-2?max=1')->{json}{version}, 60, 'another proxy reads them');
+is($c->health($_), 'healthy', "$_ is healthy") for qw(proxy1 proxy3 haproxy postgres);
+is(Evento::Compose::until_true(60, sub { my $live = $c->live_members($port{proxy1}); $live eq 'proxy1 proxy3' ? $live : undef }), 'proxy1 proxy3', '/cluster shows that it is gone');
+$c->start_container('proxy2');
+$c->wait_healthy('started again, it is healthy', 'proxy2');
+is(Evento::Compose::until_true(60, sub { my $live = $c->live_members($port{proxy3}); $live eq "@proxies" ? $live : undef }), "@proxies", 'and a member again');
+
+# ---- down and up ----
+
+$c->compose('down');
+$c->forget;
+$c->up;
+$c->wait_healthy('down and up again, everything is healthy');
+is($c->request('GET', $port{balancer}, '/streams/order-2?max=1')->{json}{version}, 60, 'the events are there');
+is(($c->execute('postgres', 'cat', '/run/secrets/proxy_password'))[1], $password, 'and the password');
+is($c->append($port{balancer}, 'order-2', '22222222-2222-4222-8222-000000000060', { n => 60 })->{status}, 200, 'an event that is sent again is known');
+
+is($c->down, '', 'behind "down -v" nothing is left');
+done_testing();

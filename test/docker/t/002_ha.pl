@@ -1,0 +1,161 @@
+# docker/compose-ha.yaml: one command and it is ready; networks are separate; the
+# primary is killed while events are appended through HAProxy: Patroni promotes,
+# appends go on by themselves, and the log has every event that was acknowledged,
+# once; the killed node comes back as a standby; nothing is left behind "down -v".
+use strict;
+use warnings;
+
+use Cwd qw(abs_path);
+use FindBin;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use Evento::Compose;
+
+my $top = abs_path("$FindBin::RealBin/../../..");
+my $c = Evento::Compose->new(top => $top, file => 'compose-ha.yaml', project => 'evento-ha');
+my %port = (balancer => 3032, proxy1 => 3132, proxy2 => 3232, proxy3 => 3332);
+my @proxies = qw(proxy1 proxy2 proxy3);
+my @servers = qw(postgres1 postgres2 postgres3);
+my $writer;
+my ($version) = Evento::Compose::slurp("$top/evento.control") =~ /^default_version *= *'(.*)'/m;
+
+# The server that takes writes, among those that are asked.
+sub primary
+{
+	my (@among) = @_;
+	for my $server (@among)
+	{
+		return $server if ($c->sql($server, 'SELECT NOT pg_is_in_recovery()') // '') eq 't';
+	}
+	return;
+}
+
+# SQL through HAProxy, as the proxies' user, whose password the servers have.
+sub balanced_sql
+{
+	my ($from, $port, $sql) = @_;
+	return ($c->execute($from, 'sh', '-c', 'PGPASSWORD=$(cat /run/secrets/proxy_password) exec psql -XqAt -h haproxy -p "$1" -U app_proxy -d app -c "$2"', 'sh', $port, $sql))[1];
+}
+
+# ---- up ----
+
+$c->up;
+$c->wait_healthy('compose says that everything is healthy');
+my $primary = primary(@servers);
+ok($primary, 'there is a primary') or BAIL_OUT('no primary');
+for my $server (@servers)
+{
+	is($c->sql($server, q{SELECT extversion FROM pg_extension WHERE extname = 'evento'}), $version, "$server has the extension");
+}
+is($c->sql($primary, q{SELECT current_setting('server_version_num')::int / 10000}), $ENV{EVENTO_PG}, 'in the PostgreSQL that was asked for');
+like($c->sql($primary, 'SHOW synchronous_standby_names'), qr/postgres[123]/, 'a commit waits for a standby');
+
+# ---- who reaches whom ----
+
+sub reaches
+{
+	my ($network, $host, $port) = @_;
+	my $image = $c->inspect('haproxy')->{Config}{Image};
+	my ($status) = $c->command('docker', 'run', '--rm', '--network', "evento-ha_$network", '--entrypoint', 'timeout', $image, '3', 'bash', '-c', "exec 3<>/dev/tcp/$host/$port");
+	return $status == 0 ? 1 : 0;
+}
+ok(reaches('external', 'proxies', 3030), 'on the external network bundles reach the proxies by one name');
+ok(!reaches('external', 'proxy1', 3031), 'the port for other proxies is not open there');
+ok(reaches('internal', 'proxy1', 3031), 'but on the internal one');
+ok(!reaches('external', $primary, 5432), 'PostgreSQL is not reached from the external network');
+my $address = $c->inspect($primary)->{NetworkSettings}{Networks}{'evento-ha_internal'}{IPAddress};
+ok(!reaches('external', $address, 5432), 'nor by its address');
+ok(!reaches('internal', 'etcd1', 2379), 'and etcd from neither');
+
+is($c->request('GET', $port{balancer}, '/cluster')->{status}, 401, 'without a token nothing is told');
+$c->{token} = $c->sql($primary, q{SELECT evento.create_bundle_token('test', http => 'write')});
+
+# ---- through HAProxy and at each proxy ----
+
+my $id = '11111111-1111-4111-8111-111111111111';
+is($c->append($port{balancer}, 'order-1', $id, { n => 1 })->{status}, 201, 'an event is appended through HAProxy');
+for my $proxy (@proxies)
+{
+	my $read = $c->request('GET', $port{$proxy}, '/streams/order-1')->{json};
+	is($read->{events}[0]{id}, $id, "$proxy: it is read at its own port");
+	is($c->live_members($port{$proxy}), "@proxies", "$proxy: /cluster shows all three");
+}
+my $nodes = $c->request('GET', $port{proxy1}, '/cluster')->{json}{nodes};
+is_deeply([ sort map { $_->{role} } @$nodes ], [qw(primary standby standby)], 'and three nodes of the database');
+is(scalar(grep { $_->{role} eq 'standby' && defined $_->{lag_bytes} } @$nodes), 2, 'with the lag of each standby');
+is(balanced_sql($servers[0], 5432, 'SELECT pg_is_in_recovery()'), 'f', 'one endpoint leads SQL to the primary');
+is(balanced_sql($servers[0], 5433, 'SELECT pg_is_in_recovery()'), 't', 'and another to a standby');
+
+# ---- a proxy is killed ----
+
+$c->kill_container('proxy1');
+my $after = Evento::Compose::until_true(30, sub { $c->append($port{balancer}, 'order-1', '11111111-1111-4111-8111-111111111112', { n => 2 })->{success} });
+ok($after, 'with a proxy killed, appends through HAProxy go on');
+is($c->request('GET', $port{proxy3}, '/streams/order-1')->{json}{version}, 2, 'and are read at another');
+$c->start_container('proxy1');
+$c->wait_healthy('started again, it is healthy', 'proxy1');
+
+# ---- the primary is killed ----
+
+# A writer beside us: one event after the other through HAProxy, each sent again
+# with its id until it is acknowledged; prints the number and the time of each.
+my $log = ($ENV{TESTDIR} // '/tmp') . "/acknowledged.$$";
+$writer = fork() // die "fork: $!\n";
+if ($writer == 0)
+{
+	open(my $fh, '>', $log) or die "$log: $!\n";
+	$fh->autoflush(1);
+	for my $n (1 .. 1_000_000)
+	{
+		my $event = sprintf '33333333-3333-4333-8333-%012d', $n;
+		until ($c->append($port{balancer}, 'count-1', $event, { n => $n })->{success}) { sleep 0.1 }
+		printf $fh "%d %.3f\n", $n, time;
+	}
+	require POSIX;
+	POSIX::_exit(0);
+}
+END
+{
+	my $status = $?;
+	kill 'TERM', $writer if $writer;
+	$? = $status;
+}
+sub acknowledged { return map { [split] } split /\n/, -e $log ? Evento::Compose::slurp($log) : '' }
+
+ok(Evento::Compose::until_true(60, sub { acknowledged() >= 50 }), 'events are appended');
+my $killed_at = time;
+$c->kill_container($primary);
+my $before = (grep { $_->[1] < $killed_at } acknowledged())[-1][0];
+my $more = Evento::Compose::until_true(180, sub { my @a = acknowledged(); @a >= $before + 50 ? \@a : undef });
+ok($more, 'the primary killed, appends are acknowledged again, without a hand') or diag(map { "$_->{name} $_->{role} $_->{state}\n" } @{ $c->request('GET', $port{proxy1}, '/cluster')->{json}{nodes} // [] });
+my @others = grep { $_ ne $primary } @servers;
+my $promoted = primary(@others);
+ok($promoted, 'a standby has been promoted');
+my @times = map { $_->[1] } acknowledged();
+my ($gap) = sort { $b <=> $a } map { $times[$_] - $times[ $_ - 1 ] } 1 .. $#times;
+note(sprintf 'the longest time without an acknowledged event was %.1f s', $gap);
+
+# ---- it comes back ----
+
+$c->start_container($primary);
+$c->wait_healthy('the node that was killed comes back', $primary);
+is($c->sql($primary, 'SELECT pg_is_in_recovery()'), 't', 'as a standby');
+kill 'TERM', $writer;
+waitpid $writer, 0;
+$writer = 0;
+my @acknowledged = map { $_->[0] } acknowledged();
+my $in_log = $c->sql($promoted, q{CALL evento.wait(NULL); SELECT string_agg(data->>'n', ' ' ORDER BY version) FROM evento.events WHERE stream = 'count-1'}) // '';
+# The last one may have been stored and not acknowledged, since the writer was ended.
+my @stored = grep { /^\d+$/ } split ' ', $in_log =~ s/.*\n//sr;
+is("@stored[0 .. $#acknowledged]", "@acknowledged", 'every acknowledged event is in the log, once, in order: ' . @acknowledged);
+cmp_ok(scalar @stored, '<=', @acknowledged + 1, 'and no other');
+my $there = Evento::Compose::until_true(60, sub { ($c->sql($primary, q{SELECT count(*) FROM evento.events WHERE stream = 'count-1'}) // '') eq @stored });
+ok($there, 'the node that came back has them all');
+is(Evento::Compose::until_true(60, sub { my $live = $c->live_members($port{proxy2}); $live eq "@proxies" ? $live : undef }), "@proxies", 'all proxies are live');
+is(Evento::Compose::until_true(60, sub { balanced_sql($promoted, 5432, 'SELECT pg_is_in_recovery()') eq 'f' ? 'yes' : undef }), 'yes', 'the endpoint of SQL leads to the new primary');
+$c->wait_healthy('and everything is healthy');
+
+is($c->down, '', 'behind "down -v" nothing is left');
+unlink $log;
+done_testing();

@@ -1,0 +1,205 @@
+# Evento::Compose
+#   One of docker/'s compose files, up under a project name of its own, for tests:
+#   starts it, waits until it is healthy, asks it over HTTP and in SQL, kills
+#   parts of it, and takes it down.
+package Evento::Compose;
+
+use strict;
+use warnings;
+
+use HTTP::Tiny;
+use IPC::Run ();
+use JSON::PP;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+# top: the checkout; file: the compose file below docker/; project: its name.
+sub new
+{
+	my ($class, %opt) = @_;
+	return bless { %opt, compose => [ split ' ', $ENV{COMPOSE} // 'docker-compose' ], http => HTTP::Tiny->new(timeout => 15, keep_alive => 0), made => $$ }, $class;
+}
+
+# Runs a command; gives its status, what it printed and what it complained of.
+sub command
+{
+	my ($self, @command) = @_;
+	my ($out, $err) = ('', '');
+	my $ok = IPC::Run::run(\@command, '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(540));
+	chomp($out, $err);
+	return ($ok ? 0 : $? || 1, $out, $err);
+}
+
+# The same for one that must not fail; gives what it printed.
+sub must
+{
+	my ($self, @command) = @_;
+	my ($status, $out, $err) = $self->command(@command);
+	die "@command: $out\n$err\n" if $status != 0;
+	return $out;
+}
+
+sub compose
+{
+	my ($self, @args) = @_;
+	return $self->must(@{ $self->{compose} }, '-p', $self->{project}, '-f', "$self->{top}/docker/$self->{file}", @args);
+}
+
+sub up { return $_[0]->compose('up', '-d', '--no-build') }
+
+# The services that stay up.
+sub services
+{
+	my ($self) = @_;
+	return grep { $_ ne 'secrets' } sort split /\n/, $self->compose('config', '--services');
+}
+
+sub container
+{
+	my ($self, $service) = @_;
+	return $self->{ids}{$service} //= $self->compose('ps', '-a', '-q', $service) =~ s/\n.*//sr;
+}
+
+# Containers that were made anew have other ids.
+sub forget { %{ $_[0]->{ids} } = (); return }
+
+# What docker inspect knows of a service's container.
+sub inspect
+{
+	my ($self, $service) = @_;
+	return decode_json($self->must('docker', 'inspect', $self->container($service)))->[0];
+}
+
+sub health
+{
+	my ($self, $service) = @_;
+	my $state = $self->inspect($service)->{State};
+	return $state->{Status} eq 'running' ? $state->{Health}{Status} // 'none' : $state->{Status};
+}
+
+# Waits until all of these services, or of all, are healthy.
+sub wait_healthy
+{
+	my ($self, $what, @services) = @_;
+	@services = $self->services if !@services;
+	my $until = time + 240;
+	my %is;
+	do
+	{
+		%is = map { ($_ => $self->health($_)) } @services;
+		if (!grep { $_ ne 'healthy' } values %is)
+		{
+			pass($what);
+			return 1;
+		}
+		sleep 0.5;
+	} while (time < $until);
+	fail($what);
+	for my $service (grep { $is{$_} ne 'healthy' } @services)
+	{
+		diag("$service is $is{$service}");
+		diag(join "\n", ($self->command('docker', 'logs', '--tail', '15', $self->container($service)))[ 1, 2 ]);
+	}
+	return 0;
+}
+
+# Waits until the code gives something true, and gives it; undef after the time.
+sub until_true
+{
+	my ($seconds, $code) = @_;
+	my $until = time + $seconds;
+	while (1)
+	{
+		my $got = $code->();
+		return $got if $got;
+		return if time > $until;
+		sleep 0.2;
+	}
+}
+
+sub kill_container
+{
+	my ($self, $service) = @_;
+	return $self->must('docker', 'kill', $self->container($service));
+}
+
+sub start_container
+{
+	my ($self, $service) = @_;
+	return $self->must('docker', 'start', $self->container($service));
+}
+
+# Runs a command in a service's container, as its user.
+sub execute
+{
+	my ($self, $service, @command) = @_;
+	return $self->command('docker', 'exec', $self->container($service), @command);
+}
+
+# SQL at one of the servers, as its superuser; what it prints, undef where it fails.
+sub sql
+{
+	my ($self, $service, $sql) = @_;
+	my ($status, $out, $err) = $self->execute($service, 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', 'app', '-c', $sql);
+	note($err) if $status != 0;
+	return $status == 0 ? $out : undef;
+}
+
+# ---- over HTTP, at a port that is published ----
+
+sub request
+{
+	my ($self, $method, $port, $path, %opt) = @_;
+	my %headers = %{ $opt{headers} // {} };
+	$headers{Authorization} = "Bearer $self->{token}" if $self->{token};
+	$headers{'Content-Type'} = 'application/json' if defined $opt{content};
+	my $response = $self->{http}->request($method, "http://127.0.0.1:$port$path", { headers => \%headers, defined $opt{content} ? (content => $opt{content}) : () });
+	$response->{json} = eval { decode_json($response->{content}) };
+	return $response;
+}
+
+# Appends an event with this id, which may be given again.
+sub append
+{
+	my ($self, $port, $stream, $id, $data) = @_;
+	return $self->request('POST', $port, "/streams/$stream", headers => { 'Evento-Event-Id' => $id }, content => encode_json({ type => 'Counted', data => $data }));
+}
+
+# The members that are live, as a proxy shows them.
+sub live_members
+{
+	my ($self, $port) = @_;
+	my $cluster = $self->request('GET', $port, '/cluster')->{json} or return '';
+	return join ' ', sort map { $_->{name} } grep { $_->{live} } @{ $cluster->{proxies} };
+}
+
+sub slurp
+{
+	my ($file) = @_;
+	local $/;
+	open(my $fh, '<:encoding(UTF-8)', $file) or die "$file: $!\n";
+	return scalar <$fh>;
+}
+
+# ---- the end ----
+
+# Takes all of it down; gives what is left of it: containers, volumes, networks.
+sub down
+{
+	my ($self) = @_;
+	$self->compose('down', '-v', '--remove-orphans');
+	$self->{is_down} = 1;
+	my $label = "label=com.docker.compose.project=$self->{project}";
+	return join ' ', grep { $_ ne '' } map { split /\n/, $self->must('docker', @$_, '--filter', $label, '-q') }[ 'ps', '-a' ], [ 'volume', 'ls' ], [ 'network', 'ls' ];
+}
+
+sub DESTROY
+{
+	my ($self) = @_;
+	local ($?, $@);
+	return if $self->{is_down} || $self->{made} != $$;
+	$self->command(@{ $self->{compose} }, '-p', $self->{project}, '-f', "$self->{top}/docker/$self->{file}", 'down', '-v', '-t', '1');
+	return;
+}
+
+1;
