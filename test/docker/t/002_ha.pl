@@ -41,7 +41,7 @@ sub balanced_sql
 # ---- up ----
 
 $c->up;
-$c->wait_healthy('compose says that everything is healthy');
+$c->wait_healthy('compose says that everything is healthy') or die "it is not up\n";
 my $primary = primary(@servers);
 ok($primary, 'there is a primary') or BAIL_OUT('no primary');
 for my $server (@servers)
@@ -69,7 +69,8 @@ ok(!reaches('external', $address, 5432), 'nor by its address');
 ok(!reaches('internal', 'etcd1', 2379), 'and etcd from neither');
 
 is($c->request('GET', $port{balancer}, '/cluster')->{status}, 401, 'without a token nothing is told');
-$c->{token} = $c->sql($primary, q{SELECT evento.create_bundle_token('test', http => 'write')});
+$c->{token} = ($c->execute((grep { $_ ne $primary } @servers)[0], 'evento-psql', '-XqAt', '-c', q{SELECT evento.create_bundle_token('test', http => 'write')}))[1];
+like($c->{token}, qr/^evt_/, 'a token is made at the primary, asked from a standby');
 
 # ---- through HAProxy and at each proxy ----
 

@@ -13,11 +13,15 @@ use JSON::PP;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
+my @made;
+
 # top: the checkout; file: the compose file below docker/; project: its name.
 sub new
 {
 	my ($class, %opt) = @_;
-	return bless { %opt, compose => [ split ' ', $ENV{COMPOSE} // 'docker-compose' ], http => HTTP::Tiny->new(timeout => 15, keep_alive => 0), made => $$ }, $class;
+	my $self = bless { %opt, compose => [ split ' ', $ENV{COMPOSE} // 'docker-compose' ], http => HTTP::Tiny->new(timeout => 15, keep_alive => 0), made => $$ }, $class;
+	push @made, $self;
+	return $self;
 }
 
 # Runs a command; gives its status, what it printed and what it complained of.
@@ -45,7 +49,27 @@ sub compose
 	return $self->must(@{ $self->{compose} }, '-p', $self->{project}, '-f', "$self->{top}/docker/$self->{file}", @args);
 }
 
-sub up { return $_[0]->compose('up', '-d', '--no-build') }
+sub up
+{
+	my ($self) = @_;
+	my $out = eval { $self->compose('up', '-d', '--no-build') };
+	return $out if defined $out;
+	my $error = $@;
+	$self->explain($_) for grep { $self->health($_) ne 'healthy' } $self->services;
+	die $error;
+}
+
+# Says why a service is not healthy.
+sub explain
+{
+	my ($self, $service) = @_;
+	return diag("$service is not there") if !$self->container($service);
+	my $state = $self->inspect($service)->{State};
+	diag("$service is $state->{Status}, exit code $state->{ExitCode}");
+	diag(map { "health: exit code $_->{ExitCode}, from $_->{Start} to $_->{End}: $_->{Output}\n" } @{ $state->{Health}{Log} // [] });
+	diag(join "\n", ($self->command('docker', 'logs', '--tail', '20', $self->container($service)))[ 1, 2 ]);
+	return;
+}
 
 # The services that stay up.
 sub services
@@ -57,7 +81,7 @@ sub services
 sub container
 {
 	my ($self, $service) = @_;
-	return $self->{ids}{$service} //= $self->compose('ps', '-a', '-q', $service) =~ s/\n.*//sr;
+	return $self->{ids}{$service} ||= $self->compose('ps', '-a', '-q', $service) =~ s/\n.*//sr;
 }
 
 # Containers that were made anew have other ids.
@@ -73,6 +97,7 @@ sub inspect
 sub health
 {
 	my ($self, $service) = @_;
+	return 'not there' if !$self->container($service);
 	my $state = $self->inspect($service)->{State};
 	return $state->{Status} eq 'running' ? $state->{Health}{Status} // 'none' : $state->{Status};
 }
@@ -95,11 +120,7 @@ sub wait_healthy
 		sleep 0.5;
 	} while (time < $until);
 	fail($what);
-	for my $service (grep { $is{$_} ne 'healthy' } @services)
-	{
-		diag("$service is $is{$service}");
-		diag(join "\n", ($self->command('docker', 'logs', '--tail', '15', $self->container($service)))[ 1, 2 ]);
-	}
+	$self->explain($_) for grep { $is{$_} ne 'healthy' } @services;
 	return 0;
 }
 
@@ -193,13 +214,15 @@ sub down
 	return join ' ', grep { $_ ne '' } map { split /\n/, $self->must('docker', @$_, '--filter', $label, '-q') }[ 'ps', '-a' ], [ 'volume', 'ls' ], [ 'network', 'ls' ];
 }
 
-sub DESTROY
+# What a test that died left up.
+END
 {
-	my ($self) = @_;
-	local ($?, $@);
-	return if $self->{is_down} || $self->{made} != $$;
-	$self->command(@{ $self->{compose} }, '-p', $self->{project}, '-f', "$self->{top}/docker/$self->{file}", 'down', '-v', '-t', '1');
-	return;
+	my $status = $?;
+	for my $left (grep { !$_->{is_down} && $_->{made} == $$ } @made)
+	{
+		$left->command(@{ $left->{compose} }, '-p', $left->{project}, '-f', "$left->{top}/docker/$left->{file}", 'down', '-v', '-t', '1');
+	}
+	$? = $status;
 }
 
 1;
