@@ -15,7 +15,8 @@ use Time::HiRes qw(sleep time);
 
 my @made;
 
-# top: the checkout; file: the compose file below docker/; project: its name.
+# top: the checkout; file: the compose file below docker/, more: those behind it;
+# project: its name.
 sub new
 {
 	my ($class, %opt) = @_;
@@ -43,10 +44,17 @@ sub must
 	return $out;
 }
 
+# How every command of compose begins.
+sub begins
+{
+	my ($self) = @_;
+	return (@{ $self->{compose} }, '-p', $self->{project}, map { ('-f', "$self->{top}/docker/$_") } $self->{file}, @{ $self->{more} // [] });
+}
+
 sub compose
 {
 	my ($self, @args) = @_;
-	return $self->must(@{ $self->{compose} }, '-p', $self->{project}, '-f', "$self->{top}/docker/$self->{file}", @args);
+	return $self->must($self->begins, @args);
 }
 
 sub up
@@ -55,12 +63,12 @@ sub up
 	my $out = eval { $self->compose('up', '-d', '--no-build') };
 	return $out if defined $out;
 	my $error = $@;
-	$self->explain($_) for grep { $self->health($_) ne 'healthy' } $self->services;
+	$self->tell_why($_) for grep { $self->health($_) ne 'healthy' } $self->services;
 	die $error;
 }
 
 # Says why a service is not healthy.
-sub explain
+sub tell_why
 {
 	my ($self, $service) = @_;
 	return diag("$service is not there") if !$self->container($service);
@@ -120,7 +128,7 @@ sub wait_healthy
 		sleep 0.5;
 	} while (time < $until);
 	fail($what);
-	$self->explain($_) for grep { $is{$_} ne 'healthy' } @services;
+	$self->tell_why($_) for grep { $is{$_} ne 'healthy' } @services;
 	return 0;
 }
 
@@ -220,7 +228,7 @@ END
 	my $status = $?;
 	for my $left (grep { !$_->{is_down} && $_->{made} == $$ } @made)
 	{
-		$left->command(@{ $left->{compose} }, '-p', $left->{project}, '-f', "$left->{top}/docker/$left->{file}", 'down', '-v', '-t', '1');
+		$left->command($left->begins, 'down', '-v', '-t', '1');
 	}
 	$? = $status;
 }
