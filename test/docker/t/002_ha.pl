@@ -77,6 +77,9 @@ for my $proxy (@proxies)
 	is(Evento::Compose::until_true(60, sub { $c->request('GET', $port{$proxy}, '/cluster')->{success} }), 1, "$proxy: it opens this one");
 }
 
+my ($status, $listed) = $c->execute('postgres1', qw(patronictl -c /etc/evento/patroni.yaml list));
+is(() = $listed =~ /\bpostgres[123]\b.*\b(?:Leader|Sync Standby|Quorum Standby|Replica)\b.*\b(?:running|streaming)\b/g, 3, 'patronictl lists three nodes that run') or diag($listed);
+
 # ---- through HAProxy and at each proxy ----
 
 my $id = '11111111-1111-4111-8111-111111111111';
@@ -162,6 +165,19 @@ ok($there, 'the node that came back has them all');
 is(Evento::Compose::until_true(60, sub { my $live = $c->live_members($port{proxy2}); $live eq "@proxies" ? $live : undef }), "@proxies", 'all proxies are live');
 is(Evento::Compose::until_true(60, sub { balanced_sql($promoted, 5432, 'SELECT pg_is_in_recovery()') eq 'f' ? 'yes' : undef }), 'yes', 'the endpoint of SQL leads to the new primary');
 $c->wait_healthy('and everything is healthy');
+
+is(($c->execute('postgres2', qw(patronictl -c /etc/evento/patroni.yaml edit-config --force -s synchronous_mode_strict=false)))[0], 0, 'patronictl changes what Patroni does');
+
+# Sizes, as in 001_single.pl.
+my $page = Evento::Compose::slurp("$top/docs/cluster.md");
+for my $service (qw(postgres1 etcd1))
+{
+	my $image = $c->inspect($service)->{Config}{Image};
+	next if $image !~ /-pg/ && $ENV{EVENTO_RELEASE} ne 'bookworm';
+	my $size = $c->must('docker', 'image', 'inspect', '--format', '{{.Size}}', $image) / 1e6;
+	my ($stated) = $page =~ /^\| `\Q$image\E` \|.*\| *(\d+) MB *\|$/m;
+	cmp_ok(abs($size - ($stated // 0)), '<', $size / 10, sprintf('%s has the size that is stated: %.0f MB', $image, $size));
+}
 
 is($c->down, '', 'behind "down -v" nothing is left');
 unlink $log;
