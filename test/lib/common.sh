@@ -53,7 +53,7 @@ find_pg_config() {
 # The archive that this machine's apt takes packages from, by its label, which is
 # Debian (for which EVENTO_MIRROR may name another) or Debian-Security.
 apt_mirror() {
-	_label=${1:-Debian}
+	_label=$1
 	if [ "$_label" = Debian ] && [ -n "${EVENTO_MIRROR:-}" ]; then
 		printf '%s\n' "$EVENTO_MIRROR"
 		return
