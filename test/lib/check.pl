@@ -71,7 +71,7 @@ sub main
 	take_logs();
 
 	my $with_java = grep { $_->{name} =~ m{^test/interop/} } @items;
-	my $with_proxy = $with_java || grep { $_->{name} =~ m{^test/proxy/} } @items;
+	my $with_proxy = $with_java || grep { $_->{name} =~ m{^test/(?:proxy|packages)/} } @items;
 	my $with_ledger = grep { $_->{name} =~ m{^test/tap/} } @items;
 	my $env = build($src, $with_proxy, $with_java, $with_ledger) or return 1;
 	check_tools($env) if $asserts || $suppressions;
@@ -117,7 +117,7 @@ sub discover
 	push @items, map { { name => short($src, $_), kind => 'regress', file => $_ } } sort glob "$src/test/regress/sql/*.sql";
 	push @items, map { { name => short($src, $_), kind => 'pgtap', file => $_ } } sort glob "$src/test/regress/pgtap/*.sql";
 	push @items, map { { name => short($src, $_), kind => 'isolation', file => $_ } } sort glob "$src/test/isolation/specs/*.spec";
-	push @items, map { { name => short($src, $_), kind => 'perl', file => $_ } } map { sort glob "$src/$_" } qw(test/tap/*.pl test/proxy/t/*.pl test/interop/t/*.pl);
+	push @items, map { { name => short($src, $_), kind => 'perl', file => $_ } } map { sort glob "$src/$_" } qw(test/tap/*.pl test/proxy/t/*.pl test/interop/t/*.pl test/packages/t/*.pl);
 	return @items;
 }
 
