@@ -64,7 +64,7 @@ test_requests(void **state)
 		unit = strstr((char *) got.data, "\"MILLISECONDS\"");
 		assert_non_null(unit);
 		memmove(unit + 1, unit + 6, strlen(unit + 6) + 1);
-		assert_string_equal(got.data, wanted.data);
+		assert_string_equal((char *) got.data, (char *) wanted.data);
 		evp_buf_free(&got);
 		evp_buf_free(&wanted);
 		evp_buf_free(&b);
@@ -84,7 +84,7 @@ answer_is(evp_slice_t payload, bool failed, const char *wanted)
 	evp_buf_init(&json, 1 << 20);
 	assert_int_equal(evp_ask_answer(&json, &got, payload, &reason), 0);
 	evp_buf_append_u8(&json, 0);
-	assert_string_equal(json.data, wanted);
+	assert_string_equal((char *) json.data, wanted);
 	assert_int_equal(got, failed);
 	evp_buf_free(&json);
 }
@@ -161,7 +161,7 @@ test_graphs(void **state)
 		assert_true(evp_json_put_graph(&json, &r));
 		assert_true(evp_cbor_done(&r));
 		evp_buf_append_u8(&json, 0);
-		assert_string_equal(json.data, cases[i].json);
+		assert_string_equal((char *) json.data, cases[i].json);
 		evp_buf_free(&json);
 		evp_blob_unref(blob);
 	}
