@@ -1,7 +1,7 @@
 # Makefile
 #   Builds and installs evento: the extension (by PGXS, into the PostgreSQL that
 #   PG_CONFIG names) and evento-proxy (into PREFIX/bin, its systemd unit into
-#   PREFIX/lib/systemd/system).
+#   PREFIX/lib/systemd/system, manual pages into PREFIX/share/man).
 #
 #   make                      builds both
 #   make install              installs both; DESTDIR, PREFIX, PG_CONFIG as usual
@@ -15,6 +15,8 @@
 #   make check-docker         runs the compose files of docker/ [RELEASES='bookworm trixie']
 #   make fuzz [SECONDS=60]    feeds the proxy's parsers with what libFuzzer makes up, each for so long
 #   make bench [BENCH=name]   measures
+#   make deb                  builds Debian packages, in build/deb
+#   make check-packages       tests them in trees of Debian's releases [RELEASES='bookworm trixie']
 #   make deps                 installs what is missing to build, run and test
 #
 #   WERROR=1 makes warnings errors.
@@ -34,7 +36,7 @@ here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" '$(here)/evento.control')
 
 # These work where there is no PostgreSQL yet, and install it.
-front_goals := check check-long check-versions check-asserts check-valgrind check-docker run bench fuzz deps
+front_goals := check check-long check-versions check-asserts check-valgrind check-docker check-packages run bench fuzz deb deps
 goals := $(or $(MAKECMDGOALS),all)
 
 .PHONY: $(front_goals)
@@ -78,6 +80,13 @@ bench:
 fuzz:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build fuzz
 	@exec $(MAKE) -C '$(here)/test/fuzz' fuzz SECONDS='$(SECONDS)'
+
+deb:
+	@'$(here)/.ci/deps' deb
+	@exec '$(here)/debian/build'
+
+check-packages:
+	@exec env RELEASES='$(RELEASES)' perl '$(here)/test/packages/check.pl'
 
 deps:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check run

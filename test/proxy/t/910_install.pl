@@ -1,6 +1,6 @@
 # 910_install.pl
-#   make install puts the program and its systemd unit where PREFIX says, and
-#   make uninstall takes them away.
+#   make install puts the program, its systemd unit and manual pages where
+#   PREFIX says, and make uninstall takes them away.
 use strict;
 use warnings;
 
@@ -32,7 +32,8 @@ sub files
 for my $prefix ('/usr/local', '/usr')
 {
 	ok(make('install', "PREFIX=$prefix"), "make install PREFIX=$prefix");
-	is(files(), "$prefix/bin/evento-proxy $prefix/lib/systemd/system/evento-proxy.service", 'installs the program and the unit');
+	is(files(), join(' ', map { "$prefix/$_" } qw(bin/evento-proxy lib/systemd/system/evento-proxy.service share/man/man7/evento.7 share/man/man8/evento-proxy.8)),
+		'installs the program, the unit and manual pages');
 	like(slurp_file("$root$prefix/lib/systemd/system/evento-proxy.service"), qr{^ExecStart=\Q$prefix\E/bin/evento-proxy --config}m, 'which names the program');
 	is((stat "$root$prefix/lib/systemd/system/evento-proxy.service")[2] & 07777, 0644, 'and can be read');
 	ok(make('uninstall', "PREFIX=$prefix"), "make uninstall PREFIX=$prefix");
