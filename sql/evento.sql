@@ -1566,8 +1566,9 @@ END
 $$;
 COMMENT ON FUNCTION _doctor_positions() IS 'For doctor(): positions, jumps, consumers.';
 
+-- Compiled, its queries over few rows would take a second and more to get ready.
 CREATE FUNCTION doctor() RETURNS SETOF finding
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp SET lock_timeout = '1s' AS $$
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp SET lock_timeout = '1s' SET jit = off AS $$
 DECLARE
   preloaded boolean := (SELECT l.preloaded FROM _library() l);
   part text;
