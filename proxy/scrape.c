@@ -18,6 +18,7 @@
 #include "router.h"
 #include "server.h"
 #include "store.h"
+#include "tls.h"
 
 _Static_assert(EVP_METRIC_LANES == EVP_DB_LANES, "metrics.h does not include db.h");
 
@@ -121,6 +122,18 @@ append_process(evp_buf_t *b)
 					"evento_proxy_build_info{version=\"" EVP_VERSION "\"} 1\n");
 }
 
+static void
+append_certificate(const evp_proxy_t *proxy, evp_buf_t *b)
+{
+	const time_t ends = evp_tls_ends(proxy->tls);
+
+	if (ends == 0)
+		return;
+	evp_buf_appendf(b, "# HELP evento_proxy_certificate_end_timestamp_seconds When the certificate of this proxy ends.\n"
+					"# TYPE evento_proxy_certificate_end_timestamp_seconds gauge\n"
+					"evento_proxy_certificate_end_timestamp_seconds %lld\n", (long long) ends);
+}
+
 bool
 evp_scrape(const evp_proxy_t *proxy, evp_buf_t *b)
 {
@@ -138,5 +151,6 @@ evp_scrape(const evp_proxy_t *proxy, evp_buf_t *b)
 	append_pipelines(proxy, b);
 	append_queues(proxy, b);
 	append_process(b);
+	append_certificate(proxy, b);
 	return !b->failed;
 }

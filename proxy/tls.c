@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <openssl/err.h>
+#include <openssl/x509.h>
 
 #include "log.h"
 #include "tls_http.h"
@@ -22,6 +24,7 @@ struct evp_tls
 	SSL_CTX    *bundle;			/* NULL where no port needs it */
 	SSL_CTX    *accept;			/* internal */
 	SSL_CTX    *dial;
+	time_t		ends;			/* the certificate, 0 where no port shows one */
 	uv_signal_t hangup;
 	bool		stopped;
 };
@@ -30,6 +33,12 @@ bool
 evp_tls_on(const evp_tls_t *tls, evp_tls_port_t port)
 {
 	return tls->on[port];
+}
+
+time_t
+evp_tls_ends(const evp_tls_t *tls)
+{
+	return tls->ends;
 }
 
 /* ---- settings ---- */
@@ -173,14 +182,26 @@ verify_mode(const evp_config_t *config)
 	return chosen < 0 ? -1 : verify[chosen];
 }
 
+/* When a context's certificate ends. */
+static time_t
+end_of(const SSL_CTX *ctx)
+{
+	struct tm	tm;
+
+	return ASN1_TIME_to_tm(X509_get0_notAfter(SSL_CTX_get0_certificate(ctx)), &tm) == 1 ? timegm(&tm) : 0;
+}
+
 /* libmicrohttpd's TLS takes a key that is not the certificate's, and fails at each handshake: it is looked at here. */
 static bool
-load_http(const evp_config_t *config)
+load_http(const evp_config_t *config, time_t *ends)
 {
 	SSL_CTX    *ctx = new_context(config, false, SSL_VERIFY_NONE);
 
+	if (ctx == NULL)
+		return false;
+	*ends = end_of(ctx);
 	SSL_CTX_free(ctx);
-	return ctx != NULL && evp_tls_http_load(config);
+	return evp_tls_http_load(config);
 }
 
 bool
@@ -192,6 +213,7 @@ evp_tls_reload(evp_tls_t *tls)
 	SSL_CTX    *bundle = NULL;
 	SSL_CTX    *accept = NULL;
 	SSL_CTX    *dial = NULL;
+	time_t		ends = 0;
 	int			verify = verify_mode(config);
 	bool		ok = verify >= 0 && choose("--tls-min-version", config->tls_min_version, versions, 2) >= 0 && check_settings(tls);
 
@@ -204,7 +226,7 @@ evp_tls_reload(evp_tls_t *tls)
 		ok = ok && SSL_CTX_set_min_proto_version(accept, TLS1_3_VERSION) == 1 && SSL_CTX_set_min_proto_version(dial, TLS1_3_VERSION) == 1;
 	}
 	if (ok && tls->on[EVP_TLS_HTTP])
-		ok = load_http(config);
+		ok = load_http(config, &ends);
 	if (!ok)
 	{
 		SSL_CTX_free(bundle);
@@ -221,6 +243,10 @@ evp_tls_reload(evp_tls_t *tls)
 	tls->bundle = bundle;
 	tls->accept = accept;
 	tls->dial = dial;
+	/* All ports show the same one. */
+	if (bundle != NULL || accept != NULL)
+		ends = end_of(bundle != NULL ? bundle : accept);
+	tls->ends = ends;
 	return true;
 }
 

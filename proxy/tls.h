@@ -8,6 +8,7 @@
 #define EVP_TLS_H
 
 #include <stdbool.h>
+#include <time.h>
 #include <microhttpd.h>
 #include <openssl/ssl.h>
 
@@ -26,6 +27,9 @@ void		evp_tls_free(evp_tls_t *tls);
 
 /* Does a port speak TLS?  It then speaks nothing else. */
 bool		evp_tls_on(const evp_tls_t *tls, evp_tls_port_t port);
+
+/* When the certificate that the ports show ends, in seconds since 1970; 0 where none speaks TLS. */
+time_t		evp_tls_ends(const evp_tls_t *tls);
 
 /* Reads the files again, as the settings name them now.  Where they are of no use all stays as it was: false. */
 bool		evp_tls_reload(evp_tls_t *tls);
