@@ -1,4 +1,4 @@
-# 450_fair.pl
+# 460_fair.pl
 #   One bundle floods, another asks for little: wherever requests wait, the two
 #   take turns.  Each part makes requests wait behind something that is held, lets
 #   it go, and counts how many of the flood came before the other's: by the order
