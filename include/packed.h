@@ -19,6 +19,7 @@
  *                                          known before the first try of an
  *                                          append without stream; its id is
  *                                          looked for among later positions
+ *                                          (INT64_MAX: nowhere)
  *                [ u16 length of class, class   (0: NULL)
  *                  u32 length of state, state ]  with EVENTO_ITEM_SNAPSHOT: saved
  *                                          at the version of the last event

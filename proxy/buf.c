@@ -136,6 +136,15 @@ evp_buf_set_u32(evp_buf_t *b, size_t offset, uint32_t v)
 }
 
 void
+evp_buf_set_u64(evp_buf_t *b, size_t offset, uint64_t v)
+{
+	if (b->failed || offset > b->len || b->len - offset < 8)
+		return;
+	evp_buf_set_u32(b, offset, (uint32_t) (v >> 32));
+	evp_buf_set_u32(b, offset + 4, (uint32_t) v);
+}
+
+void
 evp_buf_consume(evp_buf_t *b, size_t n)
 {
 	if (n >= b->len)

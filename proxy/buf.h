@@ -72,8 +72,9 @@ bool		evp_buf_append_u32(evp_buf_t *b, uint32_t v);
 bool		evp_buf_append_u64(evp_buf_t *b, uint64_t v);
 bool		evp_buf_appendf(evp_buf_t *b, const char *format,...) __attribute__((format(printf, 2, 3)));
 
-/* Overwrites 4 bytes at offset, which are there already (a length known late). */
+/* Overwrites 4 or 8 bytes at offset, which are there already (a length known late). */
 void		evp_buf_set_u32(evp_buf_t *b, size_t offset, uint32_t v);
+void		evp_buf_set_u64(evp_buf_t *b, size_t offset, uint64_t v);
 
 /* Removes n bytes (at most len) from the front. */
 void		evp_buf_consume(evp_buf_t *b, size_t n);

@@ -5,6 +5,7 @@
  */
 #include "pack.h"
 
+#define BATCH_HEAD	(4 + 4)		/* magic, number of items */
 #define ITEM_HEAD	(4 + 2 + 8 + 2) /* length, flags, expected, length of stream */
 #define EVENT_HEAD	(1 + 2 + 2 + 2 + 4) /* flags and the four lengths that are always there */
 #define EVENTS_MAX	UINT16_MAX
@@ -50,6 +51,12 @@ evp_pack_size(const evp_pack_item_t *item)
 	for (size_t i = 0; i < item->n_events; i++)
 		size += event_size(&item->events[i]);
 	return size;
+}
+
+size_t
+evp_pack_since_offset(const evp_pack_item_t *item)
+{
+	return BATCH_HEAD + ITEM_HEAD + item->stream.n + (item->flags & EVENTO_ITEM_LOCK ? 2 + item->lock.n + 8 : 0);
 }
 
 static const char *

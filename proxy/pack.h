@@ -47,6 +47,9 @@ const char *evp_pack_add(evp_pack_t *pack, const evp_pack_item_t *item);
 /* Writes the number of items.  False where there are none or the buffer has failed. */
 bool		evp_pack_close(evp_pack_t *pack);
 
+/* Where in a batch of this append alone its since is; for EVENTO_ITEM_SINCE. */
+size_t		evp_pack_since_offset(const evp_pack_item_t *item);
+
 /* The bytes that evp_pack_add would write for this append. */
 size_t		evp_pack_size(const evp_pack_item_t *item);
 

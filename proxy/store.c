@@ -59,6 +59,8 @@ typedef struct item
 	bool		unknown;		/* was sent once without a confirmation */
 	bool		busy;			/* another transaction had its stream when it was last tried */
 	uint64_t	n_events;
+	int64_t		since;			/* where the id of an append without stream is looked for, once it is unknown */
+	size_t		since_at;		/* its place in packed; 0: it has none */
 	evp_buf_t	packed;			/* a batch of this item alone */
 	char		why[200];		/* what stood in its way last */
 } item_t;
@@ -325,6 +327,8 @@ take_unknown(item_t *items, const evp_db_result_t *result, bool sent, bool stopp
 	DL_FOREACH_SAFE(items, item, next)
 	{
 		DL_DELETE(items, item);
+		if (sent && item->since_at != 0)
+			evp_buf_set_u64(&item->packed, item->since_at, (uint64_t) item->since);
 		item->unknown = item->unknown || sent;
 		/* A batch that kills its connection twice goes on one by one: the others must not suffer for one. */
 		item->alone = item->alone || item->tries > 1;
@@ -578,6 +582,7 @@ evp_store_append(evp_store_t *store, uint64_t source, const evp_pack_item_t *app
 				 void *arg)
 {
 	item_t	   *item = calloc(1, sizeof(*item));
+	evp_pack_item_t first = *append;
 	evp_pack_t	pack;
 	const char *wrong;
 
@@ -598,7 +603,14 @@ evp_store_append(evp_store_t *store, uint64_t source, const evp_pack_item_t *app
 	item->source = source;
 	evp_buf_init(&item->packed, MAX_BATCH);
 	evp_pack_open(&pack, &item->packed);
-	wrong = evp_pack_add(&pack, append);
+	if (append->flags & EVENTO_ITEM_SINCE)
+	{
+		/* The first time it cannot be there: the walk over all that others have stored since then is left out. */
+		first.since = INT64_MAX;
+		item->since = append->since;
+		item->since_at = evp_pack_since_offset(append);
+	}
+	wrong = evp_pack_add(&pack, &first);
 	if (wrong == NULL && !evp_pack_close(&pack))
 		wrong = "the event is too large";
 	if (wrong == NULL && (store->count >= store->proxy->config.append_queue ||

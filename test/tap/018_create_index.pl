@@ -129,7 +129,7 @@ my $worker = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHE
 kill 'KILL', $worker;
 eval { $session->quit };
 eval { $old->quit };
-$node->poll_query_until('postgres', 'SELECT true') or die 'no restart';
+$node->wait_back or die 'no restart';
 like(indexes(), qr/data\.crash\|t\|f/, 'after a crash in the middle indexes has it');
 is($node->state_of('CALL evento.create_index(NULL)'), '', 'create_index(NULL)');
 unlike(indexes(), qr/\|f/, 'makes all that misses');

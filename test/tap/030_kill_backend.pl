@@ -35,7 +35,7 @@ for my $round (1 .. $rounds)
 	my $before = -s $node->logfile;
 	$killed += kill('KILL', $pid);
 	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $before);
-	$node->poll_query_until('postgres', 'SELECT true') or die 'the server did not come back';
+	$node->wait_back or die 'the server did not come back';
 }
 is($killed, $rounds, "$killed backends were killed");
 $ledger->acknowledged(300);

@@ -39,7 +39,7 @@ for my $round (1 .. $rounds)
 			my $before = -s $server->logfile;
 			is(kill($signal, $pid), 1, $what);
 			$server->wait_for_log(qr/all server processes terminated; reinitializing/, $before) if $signal eq 'KILL';
-			$server->poll_query_until('postgres', 'SELECT true') or die "$what: the server did not come back";
+			$server->wait_back or die "$what: the server did not come back";
 			$server->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid");
 			isnt(pid_of($server, $type), $pid, "$what: there is another");
 		}

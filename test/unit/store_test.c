@@ -339,6 +339,31 @@ test_unknown(void **state)
 	assert_int_equal(heard[1].status, EVP_STORE_OK);
 }
 
+/* Its id is looked for only when it may be there: that is a walk over all that came since. */
+static void
+test_without_stream(void **state)
+{
+	const evp_event_t event = {.has_id = true,.type = evp_slice_str("T"),.data = evp_slice_str("{}")};
+	const evp_pack_item_t item = {.expected = EVENTO_EXPECTED_ANY,.flags = EVENTO_ITEM_SINCE | EVENTO_ITEM_LOCK,
+	.lock = evp_slice_str("lock"),.fence = 1,.since = 0x0102030405060708,.events = &event,.n_events = 1};
+	static const char nowhere[] = "\x7f\xff\xff\xff\xff\xff\xff\xff";
+	static const char since[] = "\1\2\3\4\5\6\7\10";
+	heard_t		heard = {0};
+
+	(void) state;
+	evp_store_append(proxy.store, 1, &item, evp_now(&proxy) + 5000, on_heard, &heard);
+	for (int i = 0; i < 3; i++)
+	{
+		turn_until(flight.open);
+		assert_int_equal(memmem(flight.bytes, (size_t) flight.len, i < 2 ? nowhere : since, 8) != NULL, true);
+		assert_int_equal(memmem(flight.bytes, (size_t) flight.len, i < 2 ? since : nowhere, 8) != NULL, false);
+		if (i < 2)
+			end_flight(&(evp_db_result_t) {.status = i == 0 ? EVP_DB_UNSENT : EVP_DB_UNKNOWN,.message = "lost"});
+	}
+	answer(OUTCOMES("00000"), "repeat");
+	assert_int_equal(heard.status, EVP_STORE_REPEAT);
+}
+
 /* Outcomes that stay unknown, and a database that stays away, are told apart and told in time. */
 static void
 test_time(void **state)
@@ -546,6 +571,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_whole_failure, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unknown, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_without_stream, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_chain_without_its_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_flood, setup, teardown),

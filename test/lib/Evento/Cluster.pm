@@ -12,6 +12,7 @@ use Cwd qw(abs_path);
 use File::Basename qw(dirname);
 use File::Copy qw(copy);
 use File::Path qw(make_path);
+use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils ();
 use Test::More;
@@ -103,6 +104,21 @@ sub lose_power
 	while (kill(0, $postmaster)) { sleep 0.02; die 'the postmaster is still there' if time > $until }
 	$node->{_pid} = undef;
 	return;
+}
+
+# Waits until the server takes connections again after a crash; false where it does not in time.
+sub wait_back
+{
+	my ($self) = @_;
+	# The query is no input: a psql that is refused does not read that, and writing it to it would end the test.
+	my @psql = ('psql', '-XAtq', '-d', $self->connstr('postgres'), '-c', 'SELECT true');
+	for (1 .. 1800)
+	{
+		my ($out, $err) = ('', '');
+		return 1 if IPC::Run::run(\@psql, '<', \undef, '>', \$out, '2>', \$err) && $out eq "t\n";
+		sleep 0.1;
+	}
+	return 0;
 }
 
 # A connection string for whoever of several servers takes writes.
