@@ -21,6 +21,7 @@
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "tcop/utility.h"
+#include "utils/resowner.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -36,8 +37,9 @@
 static ProcessUtility_hook_type next_process_utility = NULL;
 static object_access_hook_type next_object_access = NULL;
 
-/* This transaction drops the extension, as far as it got. */
+/* This transaction drops the extension, as far as it got; it has done so. */
 static bool dropping = false;
+static bool dropped = false;
 
 /* Makes the worker of a database go, and stay away; false where there is none. */
 static bool
@@ -178,21 +180,32 @@ on_object_access(ObjectAccessType access, Oid class, Oid object, int sub, void *
 		dropping = true;
 }
 
-/* The worker looks, finds no extension, and goes. */
 static void
 on_xact(XactEvent event, void *arg)
 {
-	if (!dropping || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
-					  event != XACT_EVENT_PREPARE))
-		return;
-	dropping = false;
-	if (event == XACT_EVENT_COMMIT)
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 	{
-		EventoDb   *db = evento_db_find(MyDatabaseId);
-
-		if (db != NULL && pg_atomic_read_u32(&db->worker) != 0)
-			evento_wake_worker(db);
+		dropped = dropping && event == XACT_EVENT_COMMIT;
+		dropping = false;
 	}
+}
+
+/*
+ * The worker looks, finds no extension, and goes.  It knows the extension's
+ * tables until it is told otherwise, which a transaction does behind the
+ * callbacks for its commit and before it lets its locks go.
+ */
+static void
+on_release(ResourceReleasePhase phase, bool commit, bool top_level, void *arg)
+{
+	EventoDb   *db;
+
+	if (!dropped || !top_level || phase != RESOURCE_RELEASE_AFTER_LOCKS)
+		return;
+	dropped = false;
+	db = evento_db_find(MyDatabaseId);
+	if (db != NULL && pg_atomic_read_u32(&db->worker) != 0)
+		evento_wake_worker(db);
 }
 
 /* Installs the hooks. */
@@ -202,6 +215,7 @@ evento_dbhook_init(void)
 	next_object_access = object_access_hook;
 	object_access_hook = on_object_access;
 	RegisterXactCallback(on_xact, NULL);
+	RegisterResourceReleaseCallback(on_release, NULL);
 	next_process_utility = ProcessUtility_hook ? ProcessUtility_hook : standard_ProcessUtility;
 	ProcessUtility_hook = on_process_utility;
 }

@@ -160,6 +160,20 @@ eval { $_->quit } for $gate, $paused;
 $node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'walwriter' AND pid <> $walwriter") or die 'the server did not come back';
 cmp_ok($node->safe_psql('postgres', q{SELECT evento.append('s-7', 'T', '1') AS v \gset
 SELECT first FROM evento.last_append()}), '>', $past, 'after a crash they are not given to others');
+
+# ---- a worker that looks before it has been told that the extension is gone ----
+
+$node->safe_psql('postgres', 'CREATE DATABASE brief');
+$node->safe_psql('brief', q{CREATE EXTENSION evento; SELECT evento.append('s', 'T', '1')});
+$node->settle('brief');
+my $dropper = $node->background_psql('brief');
+$dropper->query_safe('SET evento_pause.committed_ms = 500');
+$dropper->query_safe('DROP EXTENSION evento');
+my ($left, $until) = (1, time + 30);
+sleep 0.1 while ($left = $node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'evento worker' AND datname = 'brief'})) && time < $until;
+is($left, '0', 'goes all the same');
+$dropper->quit;
+
 $waiter_standby->quit;
 $standby->stop;
 $node->stop;
