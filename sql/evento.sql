@@ -2375,15 +2375,16 @@ WITH stands AS (
     FROM _consumers c
    CROSS JOIN LATERAL (SELECT p.* FROM _checkpoints p WHERE p.consumer = c.name ORDER BY p.change DESC LIMIT 1) k
   UNION ALL
-  SELECT b.consumer, 'bundle', f.position, NULL, f.instance, NULL, n.instances > 0,
-         f.context, NULL, NULL, n.created_at, NULL, f.moved_at, NULL, NULL,
-         b.bundle, f.bundle_version, n.component_type, f.component,
+  -- Named as above: left to itself, one release's pg_dump writes other names than another's.
+  SELECT b.consumer, 'bundle' AS kind, f.position, NULL AS epoch, f.instance AS owner, NULL AS lease_until, n.instances > 0 AS live,
+         f.context, NULL AS types, NULL AS categories, n.created_at, NULL AS claimed_at, f.moved_at AS acked_at, NULL AS owner_pid, NULL AS application,
+         b.bundle, f.bundle_version AS version, n.component_type, f.component,
          CASE WHEN n.instances = 0 THEN 'stopped'
               WHEN t.status->'inError' = 'true' OR t.status->'isInError' = 'true' THEN 'error'
               WHEN t.status->'enabled' = 'false' THEN 'disabled'
               WHEN f.position IS NULL THEN 'starting'
               WHEN f.head THEN 'waiting'
-              ELSE 'running' END,
+              ELSE 'running' END AS state,
          n.instances, t.dead_events, r.in_flight, r.submit_timeouts, r.transient_failures, r.reported_at, t.status, t.status_at
     FROM (SELECT DISTINCT x.bundle, x.consumer FROM _bundle_consumers x) b
    CROSS JOIN LATERAL (SELECT pg_catalog.count(*) FILTER (WHERE _connected(x.bundle, x.instance)) AS instances,
