@@ -239,13 +239,13 @@ $tight->stop('TERM');
 
 # A request whose last byte comes in when the proxy stops for good: it stands still while its time for that passes.
 {
-	my $last = $test->start;
+	my $last = $test->start(flags => { 'drain-time' => '1s' });
 	my $holder = $node->background_psql('postgres');
 	my $held = Evento::Http->new($last->{http})->raw("GET /events?after=$at&types=Never&wait=30s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{");
 	ok($last->wait_for(sub { $last->metric('http_requests_open') == 2 }), 'a request that has begun');
 	$holder->query_safe('BEGIN; LOCK TABLE evento._proxies');
 	kill 'TERM', $last->{pid};
-	ok($last->wait_log('drain: finished'), 'a proxy that is told to stop, and cannot leave the cluster');
+	ok($last->wait_log('drain: after .* 1 HTTP requests'), 'a proxy that is told to stop, and cannot leave the cluster');
 	kill 'STOP', $last->{pid};
 	sleep 2;
 	syswrite $held, '}';
