@@ -2159,6 +2159,15 @@ CREATE FUNCTION _connected(bundle text, instance text) RETURNS boolean
 $$;
 COMMENT ON FUNCTION _connected(text, text) IS 'Whether an instance of a bundle is connected to a live proxy.';
 
+-- By the index in any case: where a snapshot that somebody holds keeps versions alive, the planner knows only of those that
+-- live, and would rather sort all that it does not know of.
+CREATE FUNCTION _checkpoint(consumer text) RETURNS SETOF _checkpoints
+  LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, evento, pg_temp
+  SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+  SELECT p.* FROM _checkpoints p WHERE p.consumer = _checkpoint.consumer ORDER BY p.change DESC LIMIT 1
+$$;
+COMMENT ON FUNCTION _checkpoint(text) IS 'Where a consumer in SQL stands; no row where it has never been claimed.';
+
 -- ---- what proxies call ----
 
 CREATE FUNCTION _telemetry(source uuid, number bigint, bundles text[], versions bigint[], components text[], actions text[], invoked text[],
@@ -2310,6 +2319,7 @@ GRANT EXECUTE ON FUNCTION
   _ask_take(bigint, bigint), _ask_done(uuid, jsonb, boolean)
   TO evento_proxy;
 GRANT EXECUTE ON FUNCTION _connected(text, text) TO evento_reader;
+GRANT EXECUTE ON FUNCTION _checkpoint(text) TO evento_reader;
 
 -- ---- views ----
 
@@ -2373,7 +2383,7 @@ WITH stands AS (
          NULL::bigint AS instances, NULL::bigint AS dead_events, NULL::bigint AS in_flight, NULL::bigint AS submit_timeouts,
          NULL::bigint AS transient_failures, NULL::timestamptz AS reported_at, NULL::jsonb AS status, NULL::timestamptz AS status_at
     FROM _consumers c
-   CROSS JOIN LATERAL (SELECT p.* FROM _checkpoints p WHERE p.consumer = c.name ORDER BY p.change DESC LIMIT 1) k
+   CROSS JOIN LATERAL _checkpoint(c.name) k
   UNION ALL
   -- Named as above: left to itself, one release's pg_dump writes other names than another's.
   SELECT b.consumer, 'bundle' AS kind, f.position, NULL AS epoch, f.instance AS owner, NULL AS lease_until, n.instances > 0 AS live,

@@ -12,7 +12,7 @@ GRANT pg_monitor TO :"role";
 GRANT USAGE ON SCHEMA evento TO :"role";
 GRANT SELECT ON evento.stats, evento.appending, evento.consumers, evento.proxies TO :"role";
 -- The views run these as who asks.
-GRANT EXECUTE ON FUNCTION evento._stats(), evento._appending(), evento._watermark_seen(), evento._connected(text, text), evento.doctor() TO :"role";
+GRANT EXECUTE ON FUNCTION evento._stats(), evento._appending(), evento._watermark_seen(), evento._connected(text, text), evento._checkpoint(text), evento.doctor() TO :"role";
 GRANT USAGE ON TYPE evento.finding TO :"role";
 -- A query that waits for something is given up rather than joined by the next.
 ALTER ROLE :"role" SET statement_timeout = '5s';

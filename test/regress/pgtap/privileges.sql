@@ -63,7 +63,7 @@ INSERT INTO objects (kind, name, lowest, statement, expected) VALUES
   ('relation', 'stats', 'reader', NULL, false), ('function', 'doctor', 'reader', NULL, false), ('type', 'finding', 'reader', NULL, false), ('function', '_stats', 'reader', NULL, false), ('function', '_library', 'reader', NULL, false), ('function', 'jump_positions', 'admin', NULL, false),
   -- telemetry and the consumers of bundles
   ('relation', 'handler_history', 'reader', NULL, false), ('relation', 'handler_statistics', 'reader', NULL, false), ('relation', 'invocations', 'reader', NULL, false),
-  ('relation', 'executors', 'reader', NULL, false), ('function', '_connected', 'reader', NULL, false),
+  ('relation', 'executors', 'reader', NULL, false), ('function', '_connected', 'reader', NULL, false), ('function', '_checkpoint', 'reader', NULL, false),
   ('function', '_telemetry', 'proxy', $$SELECT evento._telemetry('00000000-0000-0000-0000-000000000001', 1, '{b}', '{1}', '{c}', '{a}', '{""}', '{1}', '{1}', '{1}', '{1}')$$, false),
   ('function', '_reports', 'proxy', $$SELECT evento._reports('[]')$$, false), ('function', '_ask_take', 'proxy', 'SELECT * FROM evento._ask_take(1, 1)', false),
   ('function', '_ask_done', 'proxy', $$SELECT evento._ask_done('00000000-0000-0000-0000-000000000001', '{}', false)$$, false),
