@@ -88,7 +88,7 @@
 	X(MS, answer_keep, "5min", 1, 3600000, "a repeated request gets the answer it had for so long") \
 	X(MS, answer_away, "2min", 1, 3600000, "an answer for a caller that went away is kept so long") \
 	X(MS, answer_again, "5s", 0, 600000, "answers sent so shortly before a connection broke are sent again on the next") \
-	X(BYTES, answer_bytes, "128MB", 1048576, 1099511627776, "answers that are kept, the oldest go first") \
+	X(BYTES, answer_bytes, "24MB", 1048576, 1099511627776, "answers that are kept, the oldest go first") \
 	X(MS, discovery_settle, "100ms", 0, 60000, "an instance gets requests this long after its discovery, or at its first message behind it") \
 	X(MS, discovery_wait, "1s", 0, 60000, "an instance that sends no discovery gets requests this long after it enabled") \
 	X(MS, cut_time, "5s", 1, 600000, "an instance whose connection was lost is waited for so long") \
