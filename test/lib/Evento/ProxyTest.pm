@@ -23,10 +23,11 @@ sub program
 	return $ENV{EVENTO_PROXY} // __FILE__ =~ s{test/lib/Evento/ProxyTest\.pm$}{build/evento-proxy}r;
 }
 
-# A database.  conf: lines for postgresql.conf.
+# A database.  conf: lines for postgresql.conf; or node: one that is there, something with a connstr.
 sub new
 {
 	my ($class, %opt) = @_;
+	return bless { node => $opt{node}, proxies => 0 }, $class if $opt{node};
 	my $node = PostgreSQL::Test::Cluster->new($opt{name} // 'main');
 	$node->init;
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'evento'\nfsync = off\n" . ($opt{conf} // ''));

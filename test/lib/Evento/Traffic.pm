@@ -150,7 +150,7 @@ sub take_answer
 	else
 	{
 		my $object = object_of($rsp);
-		if (defined $object) { $c->{object} = $object }
+		if (defined $object) { @$c{qw(object answered)} = ($object, time) }
 		else { $c->{failure} = 'an exception in the answer' }
 	}
 	return;
@@ -286,6 +286,24 @@ sub recovers
 }
 
 # ---- the record ----
+
+# The longest time that any caller was without a success between two times, in seconds, and when that ended.
+sub longest_gap
+{
+	my ($self, $from, $to) = @_;
+	my ($longest, $ended) = (0, $from);
+	for my $end ($self->callers)
+	{
+		my @at = sort { $a <=> $b } grep { $_ > $from && $_ < $to } map { $_->{caller} eq $end->{instance} && $_->{answered} || () } @{ $self->{commands} };
+		my $last = $from;
+		for my $at (@at, $to)
+		{
+			($longest, $ended) = ($at - $last, $at) if $at - $last > $longest;
+			$last = $at;
+		}
+	}
+	return wantarray ? ($longest, $ended) : $longest;
+}
 
 # Compares the record with the log.  sql: a function that runs SQL.
 sub check

@@ -1,0 +1,325 @@
+# Evento::Patroni
+#   A PostgreSQL that fails over: nodes under Patroni, and an etcd, as processes
+#   of the test's own at ports of their own.
+package Evento::Patroni;
+
+use strict;
+use warnings;
+
+use Carp qw(croak);
+use HTTP::Tiny;
+use IPC::Run ();
+use JSON::PP qw(decode_json);
+use POSIX qw(WNOHANG);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Time::HiRes qw(sleep time);
+use Time::Local qw(timegm);
+
+my %running;    # pids of etcd and of Patroni
+my @clusters;
+
+# Why it cannot be had on this machine; undef where it can.
+sub why_not
+{
+	for my $program (qw(patroni patronictl etcd))
+	{
+		return "no $program here" if !grep { -x "$_/$program" } split /:/, $ENV{PATH};
+	}
+	return;
+}
+
+# nodes: how many; ttl, loop_wait, retry_timeout, synchronous_mode, synchronous_mode_strict, …: of Patroni (dcs).
+sub new
+{
+	my ($class, %opt) = @_;
+	my $nodes = delete $opt{nodes} // 3;
+	my $dir = PostgreSQL::Test::Utils::tempdir('patroni');
+	my $self = bless { dir => $dir, logs => $PostgreSQL::Test::Utils::log_path, nodes => {}, etcd => port(), dcs => \%opt }, $class;
+	push @clusters, $self;
+	my ($client, $peer) = map { "http://127.0.0.1:$_" } $self->{etcd}, port();
+	$self->spawn('etcd', {}, qw(etcd --name etcd --data-dir), "$dir/etcd", '--listen-client-urls', $client, '--advertise-client-urls', $client,
+		'--listen-peer-urls', $peer, '--initial-advertise-peer-urls', $peer, '--initial-cluster', "etcd=$peer");
+	until_true(60, sub { HTTP::Tiny->new(timeout => 2)->get("$client/health")->{success} }) or croak 'etcd does not start: ' . $self->log('etcd');
+	for my $name (map { "pg$_" } 1 .. $nodes)
+	{
+		$self->{nodes}{$name} = { name => $name, data => "$dir/$name", port => port(), rest => port() };
+		$self->configure($name);
+	}
+	return $self;
+}
+
+sub port { return PostgreSQL::Test::Cluster::get_free_port() }
+
+sub names { return sort keys %{ $_[0]{nodes} } }
+
+sub configure
+{
+	my ($self, $name) = @_;
+	my $node = $self->{nodes}{$name};
+	my $dcs = join '', map { "    $_: $self->{dcs}{$_}\n" } sort keys %{ $self->{dcs} };
+	my $text = <<"YAML";
+scope: evento
+name: $name
+etcd3:
+  hosts: 127.0.0.1:$self->{etcd}
+restapi:
+  listen: 127.0.0.1:$node->{rest}
+  connect_address: 127.0.0.1:$node->{rest}
+bootstrap:
+  dcs:
+$dcs    postgresql:
+      use_pg_rewind: true
+      use_slots: true
+      parameters:
+        shared_preload_libraries: evento
+        hot_standby_feedback: "on"
+        wal_keep_size: 256MB
+        max_connections: 80
+        # Standbys that find the new primary too early try again soon.
+        wal_retrieve_retry_interval: 500ms
+  initdb:
+    - encoding: UTF8
+    - locale: C
+    - auth: trust
+    - no-sync
+    - data-checksums
+postgresql:
+  listen: 127.0.0.1:$node->{port}
+  connect_address: 127.0.0.1:$node->{port}
+  data_dir: $node->{data}
+  bin_dir: $ENV{EVENTO_BINDIR}
+  pgpass: $self->{dir}/$name.pgpass
+  authentication:
+    superuser: {username: postgres}
+    replication: {username: replicator}
+  parameters:
+    unix_socket_directories: ""
+    shared_buffers: 32MB
+    fsync: "off"
+    log_line_prefix: "%m [%p] "
+    log_timezone: UTC
+    timezone: UTC
+    logging_collector: "off"
+  pg_hba:
+    - host replication all 127.0.0.1/32 trust
+    - host all all 127.0.0.1/32 trust
+  basebackup:
+    checkpoint: fast
+YAML
+	open(my $fh, '>', "$self->{dir}/$name.yml") or croak "$name.yml: $!";
+	print $fh $text;
+	close $fh or croak "$name.yml: $!";
+	return;
+}
+
+# Starts a program whose output goes to a log.
+sub spawn
+{
+	my ($self, $name, $env, @command) = @_;
+	my $pid = fork // croak "fork: $!";
+	if (!$pid)
+	{
+		open(STDIN, '<', '/dev/null') or POSIX::_exit(127);
+		open(STDOUT, '>>', "$self->{logs}/$name.log") or POSIX::_exit(127);
+		open(STDERR, '>&', \*STDOUT) or POSIX::_exit(127);
+		# Nothing of the tests' own PostgreSQL is for these.
+		delete @ENV{ grep { /^PG/ && $_ ne 'PG_CONFIG' } keys %ENV };
+		@ENV{ keys %$env } = values %$env;
+		exec { $command[0] } @command or POSIX::_exit(127);
+	}
+	$running{$pid} = $name;
+	return $pid;
+}
+
+sub log { my ($self, $name) = @_; return PostgreSQL::Test::Utils::slurp_file("$self->{logs}/$name.log") }
+
+# Starts a node's Patroni, which starts its PostgreSQL; gives its pid.
+sub start
+{
+	my ($self, $name) = @_;
+	return $self->{nodes}{$name}{patroni} = $self->spawn($name, { LC_ALL => 'C', HOME => $self->{dir} }, 'patroni', "$self->{dir}/$name.yml");
+}
+
+# All nodes, the first as the primary, with a synchronous standby where there is to be one; true when they are there.
+sub start_all
+{
+	my ($self, $seconds) = @_;
+	my ($first, @others) = $self->names;
+	my $patroni = $self->start($first);
+	my $ended = 0;
+	until_true($seconds, sub { $ended = waitpid($patroni, WNOHANG) != 0; $ended || ($self->primary // '') eq $first });
+	return 0 if $ended || ($self->primary // '') ne $first;
+	$self->start($_) for @others;
+	return until_true($seconds, sub { $self->whole });
+}
+
+# What a node's Patroni answers, {} where it does not.
+sub ask
+{
+	my ($self, $name, $what) = @_;
+	my $answer = HTTP::Tiny->new(timeout => 2)->get("http://127.0.0.1:$self->{nodes}{$name}{rest}/$what");
+	return eval { decode_json($answer->{content}) } // {};
+}
+
+sub state { my ($self, $name) = @_; return $self->ask($name, 'patroni') }
+
+# The node whose Patroni says that it has the lead.
+sub primary
+{
+	my ($self) = @_;
+	for my $name ($self->names)
+	{
+		my $state = $self->state($name);
+		return $name if ($state->{role} // '') =~ /^(?:master|primary)$/ && ($state->{state} // '') eq 'running';
+	}
+	return;
+}
+
+# Whether there is a primary and every other node follows it, one of them as what Patroni takes for a synchronous standby.
+sub whole
+{
+	my ($self) = @_;
+	my $primary = $self->primary // return 0;
+	my $streaming = grep { $_->{state} eq 'streaming' } @{ $self->state($primary)->{replication} // [] };
+	my $synchronous = grep { $_->{role} eq 'sync_standby' } @{ $self->ask($primary, 'cluster')->{members} // [] };
+	return $streaming == keys(%{ $self->{nodes} }) - 1 && $synchronous == (($self->{dcs}{synchronous_mode} // '') eq 'true');
+}
+
+# Waits until code gives true; false where it does not in time.
+sub until_true
+{
+	my ($seconds, $code) = @_;
+	my $until = time + $seconds;
+	while (1)
+	{
+		my $value = $code->();
+		return $value if $value;
+		return 0 if time > $until;
+		sleep 0.1;
+	}
+}
+
+# What code gives, but called once in so many seconds at most; between, false.
+{
+	my $next = 0;
+
+	sub every
+	{
+		my ($seconds, $code) = @_;
+		return 0 if time < $next;
+		my $value = $code->();
+		$next = time + $seconds;
+		return $value;
+	}
+}
+
+# For the proxies: all nodes, each finds the one that takes writes.
+sub hosts
+{
+	my ($self) = @_;
+	return sprintf 'host=%s port=%s dbname=postgres', join(',', map { '127.0.0.1' } $self->names), join(',', map { $self->{nodes}{$_}{port} } $self->names);
+}
+
+sub connstr { return $_[0]->hosts }
+
+# SQL at a node, or at the primary: its output; dies where it fails.
+sub sql
+{
+	my ($self, $sql, $name) = @_;
+	my $where = defined $name ? "host=127.0.0.1 port=$self->{nodes}{$name}{port} dbname=postgres" : $self->hosts . ' target_session_attrs=read-write';
+	my ($out, $err) = ('', '');
+	IPC::Run::run([ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', "$where user=postgres connect_timeout=5" ], '<', \$sql, '>', \$out, '2>', \$err)
+	  or croak "$sql: $err";
+	chomp $out;
+	return $out;
+}
+
+sub postmaster
+{
+	my ($self, $name) = @_;
+	open(my $fh, '<', "$self->{nodes}{$name}{data}/postmaster.pid") or return;
+	my $pid = <$fh> // return;
+	return $pid =~ /^(\d+)$/ ? $1 : undef;
+}
+
+sub kill_patroni
+{
+	my ($self, $name) = @_;
+	my $pid = delete $self->{nodes}{$name}{patroni} // croak "$name has no Patroni";
+	kill 'KILL', $pid;
+	waitpid $pid, 0;
+	delete $running{$pid};
+	return;
+}
+
+# kill -9 of a node's Patroni and PostgreSQL.
+sub kill_node
+{
+	my ($self, $name) = @_;
+	my $postmaster = $self->postmaster($name) // croak "$name does not run";
+	$self->kill_patroni($name);
+	kill 'KILL', $postmaster;
+	return;
+}
+
+# patronictl …, while code is called over and over; what it says.
+sub ctl_beside
+{
+	my ($self, $code, @args) = @_;
+	my $out = '';
+	my $run = IPC::Run::start([ 'patronictl', '-c', "$self->{dir}/" . ($self->names)[0] . '.yml', @args ], '<', \'', '>&', \$out, IPC::Run::timeout(120));
+	while ($run->pumpable)
+	{
+		$run->pump_nb;
+		$code->();
+	}
+	$run->finish;
+	return $out;
+}
+
+# When a node's PostgreSQL said something behind a time, in seconds of the clock; undef where it has not.
+sub said
+{
+	my ($self, $name, $since, $pattern) = @_;
+	for my $line (split /\n/, $self->log($name))
+	{
+		my ($y, $mo, $d, $h, $mi, $s, $text) = $line =~ /^(\d+)-(\d+)-(\d+) (\d+):(\d+):(\d+\.\d+) UTC \[\d+\] (.*)/ or next;
+		my $at = timegm(int $s, $mi, $h, $d, $mo - 1, $y) + $s - int $s;
+		return $at if $at > $since && $text =~ /$pattern/;
+	}
+	return;
+}
+
+# Ends all nodes in order, standbys first.
+sub stop
+{
+	my ($self) = @_;
+	my $primary = $self->primary // '';
+	for my $name (sort { ($a eq $primary) <=> ($b eq $primary) } $self->names)
+	{
+		my $pid = delete $self->{nodes}{$name}{patroni} // next;
+		kill 'TERM', $pid;
+		waitpid $pid, 0;
+		delete $running{$pid};
+	}
+	return;
+}
+
+END
+{
+	my $status = $?;
+	for my $pid (sort { $running{$a} cmp $running{$b} } keys %running)
+	{
+		kill 'KILL', $pid;
+		waitpid $pid, 0;
+	}
+	# Without its postmaster the rest of a server ends by itself.
+	for my $cluster (@clusters)
+	{
+		kill 'KILL', grep { defined } map { $cluster->postmaster($_) } $cluster->names;
+	}
+	$? = $status;
+}
+
+1;
