@@ -26,9 +26,21 @@
 #define SWEEP_MS			100
 #define MAX_LABEL			16
 
+/* All addresses are asked for their timeline this often. */
+#define SCOUT_MS			3000
+
+/* A server of an earlier timeline is refused for so long after the last connection to one of a later. */
+#define SUPERSEDED_MS		60000
+
 /* So many reads that failed are tried again at once; further ones only where each has taken this long on average. */
 #define TRIES_AT_ONCE		20
 #define TRY_MS				10
+
+/* Which server, and which timeline its WAL is on, which a standby does not say. */
+#define WHO_SQL \
+	"SELECT (SELECT s.system_identifier FROM pg_catalog.pg_control_system() s)," \
+	" CASE WHEN NOT pg_catalog.pg_is_in_recovery()" \
+	" THEN pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END"
 
 /*
  * What a connection is told before anything else: settings of a role or database must not change what the proxy means.
@@ -36,7 +48,8 @@
  * keep the sessions, and what they hold, of connections that the proxy has given up: its default is two hours.
  */
 #define SETUP_SQL(lock_timeout) \
-	"SELECT pg_catalog.set_config('default_transaction_isolation', 'read committed', false)," \
+	WHO_SQL "," \
+	" pg_catalog.set_config('default_transaction_isolation', 'read committed', false)," \
 	" pg_catalog.set_config('default_transaction_read_only', 'off', false)," \
 	" pg_catalog.set_config('statement_timeout', '0', false)," \
 	" pg_catalog.set_config('idle_session_timeout', '0', false)," \
@@ -53,6 +66,7 @@ typedef struct lane
 {
 	evp_pg_conn_t **conns;
 	char		(*labels)[MAX_LABEL];
+	unsigned long *timelines;	/* of the servers that they are or were connected to */
 	unsigned	count;
 	unsigned	depth;			/* statements in flight on one connection */
 	const char *setup;
@@ -88,6 +102,11 @@ struct evp_db
 	evp_turn_t	turn;			/* flushes connections, and refuses what could not be queued */
 	evp_pg_job_t *refused;
 	uv_timer_t	sweep;			/* runs while statements wait */
+	evp_pg_conn_t *scout;
+	char		system[24];		/* identifier of the server that was met last; "": none yet */
+	unsigned long timeline;		/* the latest of its timelines */
+	uint64_t	met_at;			/* a connection to that was last made or lost then */
+	uint64_t	history;
 	bool		stopped;
 };
 
@@ -227,6 +246,113 @@ on_turn(void *arg)
 						  db->stopped ? "the proxy is shutting down" : "too many statements wait for the database");
 }
 
+/* ---- which history ---- */
+
+/*
+ * A primary that was replaced may live on: frozen, cut off, or left alone by
+ * whoever promoted another one.  It takes connections and says that it can be
+ * written to; with synchronous replication set up it acknowledges nothing.  The
+ * later timeline tells the other one, so where that was met it is kept to, for
+ * some time: a database that was restored may begin with an earlier one.
+ */
+static bool
+is_superseded(const evp_db_t *db, const char *system, unsigned long timeline)
+{
+	if (strcmp(system, db->system) != 0 || timeline >= db->timeline)
+		return false;
+	for (unsigned l = 0; l < EVP_DB_LANES; l++)
+		for (unsigned i = 0; i < db->lanes[l].count; i++)
+			if (db->lanes[l].timelines[i] == db->timeline && evp_pg_conn_is_up(db->lanes[l].conns[i]))
+				return true;
+	return evp_now(db->proxy) < db->met_at + SUPERSEDED_MS;
+}
+
+/* A server of another history than that met before: what is connected to the one before it is given up. */
+static void
+begin_history(evp_db_t *db, const char *system, unsigned long timeline)
+{
+	bool		first = db->system[0] == '\0';
+
+	if (!first)
+		evp_log(EVP_LOG_WARNING, MODULE, NULL,
+				"the database is on timeline %lu of system %s, and was on %lu of %s: a standby was promoted, or it is another one",
+				timeline, system, db->timeline, db->system);
+	snprintf(db->system, sizeof(db->system), "%s", system);
+	db->timeline = timeline;
+	if (first)
+		return;
+	db->history++;
+	for (unsigned l = 0; l < EVP_DB_LANES; l++)
+		for (unsigned i = 0; i < db->lanes[l].count; i++)
+			evp_pg_conn_give_up(db->lanes[l].conns[i], "the server was replaced by one of a later timeline");
+}
+
+/* A server has said who it is. */
+static bool
+meet(evp_db_t *db, const PGresult *rows, unsigned long *timeline, char *why, size_t size)
+{
+	const char *system = PQgetvalue(rows, 0, 0);
+
+	*timeline = 0;
+	if (PQgetisnull(rows, 0, 1))
+		return true;
+	*timeline = strtoul(PQgetvalue(rows, 0, 1), NULL, 16);
+	if (is_superseded(db, system, *timeline))
+	{
+		snprintf(why, size, "the server is on timeline %lu and was replaced by one on %lu", *timeline, db->timeline);
+		return false;
+	}
+	if (*timeline != db->timeline || strcmp(system, db->system) != 0)
+		begin_history(db, system, *timeline);
+	db->met_at = evp_now(db->proxy);
+	return true;
+}
+
+static bool
+on_accepts(void *arg, const evp_pg_conn_t *conn, const PGresult *rows, char *why, size_t size)
+{
+	evp_db_t   *db = arg;
+	lane_t	   *lane = lane_of(db, conn);
+	unsigned long timeline;
+
+	if (!meet(db, rows, &timeline, why, size))
+		return false;
+	for (unsigned i = 0; i < lane->count; i++)
+		if (lane->conns[i] == conn)
+			lane->timelines[i] = timeline;
+	return true;
+}
+
+static const char *
+on_scout_setup(void *arg, const evp_pg_conn_t *conn, unsigned i)
+{
+	(void) arg;
+	(void) conn;
+	return i == 0 ? WHO_SQL : NULL;
+}
+
+/* Another database than ours, which the connection string names too, is none of its business. */
+static bool
+on_scout_accepts(void *arg, const evp_pg_conn_t *conn, const PGresult *rows, char *why, size_t size)
+{
+	evp_db_t   *db = arg;
+	unsigned long timeline;
+
+	(void) conn;
+	return strcmp(PQgetvalue(rows, 0, 0), db->system) != 0 || meet(db, rows, &timeline, why, size);
+}
+
+static const evp_pg_conn_owner_t scout_owner = {
+	.setup = on_scout_setup,
+	.accepts = on_scout_accepts,
+};
+
+uint64_t
+evp_db_history(const evp_db_t *db)
+{
+	return db->history;
+}
+
 /* ---- what connections tell ---- */
 
 static const char *
@@ -261,11 +387,25 @@ on_room(void *arg, evp_pg_conn_t *conn)
 		lane->room_cb(lane->room_arg);
 }
 
+/* The first one that is up after none was: the others have no reason to wait any more. */
+static void
+hurry_others(evp_db_t *db, const evp_pg_conn_t *conn)
+{
+	for (unsigned l = 0; l < EVP_DB_LANES; l++)
+		for (unsigned i = 0; i < db->lanes[l].count; i++)
+			if (db->lanes[l].conns[i] != conn && evp_pg_conn_is_up(db->lanes[l].conns[i]))
+				return;
+	for (unsigned l = 0; l < EVP_DB_LANES; l++)
+		for (unsigned i = 0; i < db->lanes[l].count; i++)
+			evp_pg_conn_hurry(db->lanes[l].conns[i]);
+}
+
 static void
 on_up(void *arg, evp_pg_conn_t *conn)
 {
 	evp_db_t   *db = arg;
 
+	hurry_others(db, conn);
 	if (lane_of(db, conn) == &db->lanes[EVP_DB_CONTROL])
 		tell_subscribers(db, true);
 	on_room(db, conn);
@@ -275,8 +415,12 @@ static void
 on_down(void *arg, evp_pg_conn_t *conn)
 {
 	evp_db_t   *db = arg;
+	lane_t	   *lane = lane_of(db, conn);
 
-	if (lane_of(db, conn) == &db->lanes[EVP_DB_CONTROL])
+	for (unsigned i = 0; i < lane->count; i++)
+		if (lane->conns[i] == conn && lane->timelines[i] == db->timeline)
+			db->met_at = evp_now(db->proxy);
+	if (lane == &db->lanes[EVP_DB_CONTROL])
 		tell_subscribers(db, false);
 }
 
@@ -292,6 +436,7 @@ on_notify(void *arg, const char *channel, const char *payload)
 
 static const evp_pg_conn_owner_t owner = {
 	.setup = on_setup,
+	.accepts = on_accepts,
 	.on_up = on_up,
 	.on_down = on_down,
 	.on_room = on_room,
@@ -307,7 +452,8 @@ make_lane(evp_db_t *db, evp_db_lane_t which, const char *name, unsigned count, u
 
 	lane->conns = calloc(count, sizeof(*lane->conns));
 	lane->labels = calloc(count, sizeof(*lane->labels));
-	if (lane->conns == NULL || lane->labels == NULL)
+	lane->timelines = calloc(count, sizeof(*lane->timelines));
+	if (lane->conns == NULL || lane->labels == NULL || lane->timelines == NULL)
 		return false;
 	lane->depth = depth;
 	lane->setup = setup;
@@ -361,6 +507,12 @@ evp_db_new(evp_proxy_t *proxy)
 		evp_log(EVP_LOG_ERROR, MODULE, NULL, "out of memory");
 		return NULL;
 	}
+	db->scout = evp_pg_conn_new_scout(proxy->loop, db->params, "scout", &scout_owner, db, SCOUT_MS);
+	if (db->scout == NULL)
+	{
+		evp_log(EVP_LOG_ERROR, MODULE, NULL, "out of memory");
+		return NULL;
+	}
 	return db;
 }
 
@@ -373,6 +525,7 @@ evp_db_stop(evp_db_t *db)
 	if (db->stopped)
 		return;
 	db->stopped = true;
+	evp_pg_conn_stop(db->scout);
 	for (unsigned l = 0; l < EVP_DB_LANES; l++)
 	{
 		lane_t	   *lane = &db->lanes[l];
@@ -407,7 +560,9 @@ evp_db_free(evp_db_t *db)
 			evp_pg_conn_free(db->lanes[l].conns[i]);
 		free(db->lanes[l].conns);
 		free(db->lanes[l].labels);
+		free(db->lanes[l].timelines);
 	}
+	evp_pg_conn_free(db->scout);
 	evp_pg_params_free(db->params);
 	free(db);
 }

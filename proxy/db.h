@@ -105,6 +105,14 @@ void evp_db_subscribe(evp_db_t *db, evp_db_state_cb cb, void *arg);
 typedef void (*evp_db_room_cb)(void *arg);
 void evp_db_on_room(evp_db_t *db, evp_db_lane_t lane, evp_db_room_cb cb, void *arg);
 
+/*
+ * Counts the histories of the database that were met: it changes where a server
+ * has another timeline than the one before, which a standby has that was
+ * promoted, or is another server altogether.  What was read before may be lost
+ * there.  Subscribers of the state are called after each change.
+ */
+uint64_t evp_db_history(const evp_db_t *db);
+
 /* Why the database cannot be reached, for people; "" while it can. */
 const char *evp_db_error(const evp_db_t *db);
 

@@ -78,6 +78,7 @@ struct evp_feed
 	fetch_t    *fetches[FETCH_HELD + 1];	/* by state, but FETCH_QUEUED */
 	evp_fair_t	queued;			/* FETCH_QUEUED */
 	unsigned	readers;
+	uint64_t	history;		/* of the database (db.h) */
 	int64_t		watermark;		/* -1: not known */
 	int64_t		published;		/* what the watermark's row said last, -1: nothing yet; a read may reach beyond it */
 	bool		tail_reading;
@@ -451,11 +452,31 @@ on_notify(void *arg, const char *payload)
 		look(arg);
 }
 
+/* What is in memory may have been lost by a failover: all is read again. */
+static void
+forget(evp_feed_t *feed)
+{
+	fetch_t    *fetch,
+			   *next;
+
+	feed->history = evp_db_history(feed->proxy->db);
+	evp_tail_free(&feed->tail);
+	feed->watermark = -1;
+	feed->published = -1;
+	DL_FOREACH_SAFE(feed->fetches[FETCH_HELD], fetch, next)
+		set_state(fetch, FETCH_READY);
+	tell_grown(feed);
+}
+
 static void
 on_state(void *arg, bool up)
 {
+	evp_feed_t *feed = arg;
+
+	if (feed->history != evp_db_history(feed->proxy->db))
+		forget(feed);
 	if (up)
-		look(arg);
+		look(feed);
 }
 
 /* ---- moving fetches ---- */

@@ -52,13 +52,15 @@ struct evp_pg_conn
 	int			poll_events;	/* asked for now, 0: stopped */
 	uv_timer_t	timer;
 	uint64_t	backoff;
+	uint64_t	every;			/* a scout's time between rounds, else 0 */
 	evp_pg_lookup_t lookup;
 	size_t		target;
 
 	evp_pg_job_t *jobs;			/* in flight, in the order sent */
 	unsigned	in_flight;
 	unsigned	setup_left;
-	bool		broken;			/* a statement could not be sent: dropped when the timer ends */
+	bool		accepted;		/* its owner has seen what the first statement of setup gave */
+	bool		broken;			/* of no use any more, whatever is in flight: dropped when the timer ends */
 	bool		recycle;		/* takes no more statements, is made anew once none is in flight */
 	const char *prepared[MAX_PREPARED];	/* statements by the address of their text; the name is the index */
 	unsigned	prepared_count;
@@ -127,7 +129,14 @@ finish_head(evp_pg_conn_t *conn)
 	else if (job->cut_short)
 		evp_pg_job_finish(job, EVP_DB_UNKNOWN, "the wait for a synchronous standby was cut short");
 	else
+	{
+		if (setup && !conn->accepted && !conn->recycle)
+		{
+			conn->accepted = conn->owner->accepts(conn->arg, conn, job->rows, conn->error, sizeof(conn->error));
+			conn->recycle = !conn->accepted;
+		}
 		evp_pg_job_finish(job, EVP_DB_OK, NULL);
+	}
 }
 
 static void
@@ -370,6 +379,12 @@ after_results(evp_pg_conn_t *conn)
 		drop(conn, conn->state == CONN_SETUP ? conn->error : "the session is of no use any more");
 		return;
 	}
+	if (conn->state == CONN_SETUP && conn->jobs == NULL && conn->every != 0)
+	{
+		/* It has seen what it came for. */
+		drop(conn, NULL);
+		return;
+	}
 	if (conn->state == CONN_SETUP && conn->jobs == NULL)
 	{
 		uv_timer_stop(&conn->timer);
@@ -464,6 +479,7 @@ begin_setup(evp_pg_conn_t *conn)
 
 	conn->state = CONN_SETUP;
 	conn->recycle = false;
+	conn->accepted = false;
 	conn->prepared_count = 0;
 	PQsetNoticeReceiver(conn->pg, on_notice, conn);
 	if (PQsetnonblocking(conn->pg, 1) != 0 || PQenterPipelineMode(conn->pg) != 1)
@@ -550,7 +566,7 @@ wait_for_round(evp_pg_conn_t *conn)
 {
 	conn->state = CONN_WAITING;
 	conn->target = 0;
-	uv_timer_start(&conn->timer, on_timer, conn->backoff, 0);
+	uv_timer_start(&conn->timer, on_timer, conn->every != 0 ? conn->every : conn->backoff, 0);
 	conn->backoff *= 2;
 	if (conn->backoff > BACKOFF_MOST)
 		conn->backoff = BACKOFF_MOST;
@@ -561,6 +577,11 @@ on_lookup(void *arg)
 {
 	evp_pg_conn_t *conn = arg;
 
+	if (conn->every != 0 && conn->lookup.count < 2)
+	{
+		wait_for_round(conn);
+		return;
+	}
 	if (conn->lookup.count == 0)
 	{
 		snprintf(conn->error, sizeof(conn->error), "%s", conn->lookup.error);
@@ -635,7 +656,7 @@ drop(evp_pg_conn_t *conn, const char *reason)
 	conn->broken = false;
 	if (was != CONN_STOPPED)
 	{
-		if (strcmp(conn->error, conn->logged) != 0)
+		if (conn->every == 0 && strcmp(conn->error, conn->logged) != 0)
 			evp_log(EVP_LOG_WARNING, MODULE, conn->label, "%s: %s", was == CONN_UP ? "connection lost" : "cannot connect",
 					conn->error);
 		memcpy(conn->logged, conn->error, sizeof(conn->logged));
@@ -679,6 +700,17 @@ evp_pg_conn_new(uv_loop_t *loop, const evp_pg_params_t *params, const char *labe
 	return conn;
 }
 
+evp_pg_conn_t *
+evp_pg_conn_new_scout(uv_loop_t *loop, const evp_pg_params_t *params, const char *label, const evp_pg_conn_owner_t *owner,
+					  void *arg, uint64_t every)
+{
+	evp_pg_conn_t *conn = evp_pg_conn_new(loop, params, label, owner, arg);
+
+	if (conn != NULL)
+		conn->every = every;
+	return conn;
+}
+
 bool
 evp_pg_conn_is_up(const evp_pg_conn_t *conn)
 {
@@ -707,6 +739,23 @@ evp_pg_conn_send(evp_pg_conn_t *conn, evp_pg_job_t *job)
 	/* Not from within this call: dropping calls the callbacks of what is in flight. */
 	conn->broken = true;
 	snprintf(conn->error, sizeof(conn->error), "a statement could not be sent: %.200s", PQerrorMessage(conn->pg));
+	uv_timer_start(&conn->timer, on_timer, 0, 0);
+}
+
+void
+evp_pg_conn_hurry(evp_pg_conn_t *conn)
+{
+	if (conn->state == CONN_WAITING && conn->target == 0)
+		uv_timer_start(&conn->timer, on_timer, 0, 0);
+}
+
+void
+evp_pg_conn_give_up(evp_pg_conn_t *conn, const char *why)
+{
+	if (conn->state != CONN_UP && (conn->state != CONN_SETUP || !conn->accepted))
+		return;
+	conn->broken = true;
+	snprintf(conn->error, sizeof(conn->error), "%s", why);
 	uv_timer_start(&conn->timer, on_timer, 0, 0);
 }
 

@@ -48,6 +48,8 @@ typedef struct evp_pg_conn_owner
 {
 	/* The i-th statement that makes a fresh connection ready, NULL behind the last. */
 	const char *(*setup) (void *arg, const evp_pg_conn_t *conn, unsigned i);
+	/* What the first of them gave: is this the server that is wanted?  Where not, why says the reason. */
+	bool		(*accepts) (void *arg, const evp_pg_conn_t *conn, const PGresult *rows, char *why, size_t size);
 	void		(*on_up) (void *arg, evp_pg_conn_t *conn);
 	/* Lost after it had been up; its statements are finished after this. */
 	void		(*on_down) (void *arg, evp_pg_conn_t *conn);
@@ -60,6 +62,14 @@ typedef struct evp_pg_conn_owner
  * it.  NULL on lack of memory. */
 evp_pg_conn_t *evp_pg_conn_new(uv_loop_t *loop, const evp_pg_params_t *params, const char *label,
 							   const evp_pg_conn_owner_t *owner, void *arg);
+
+/*
+ * One that is never up: it asks all addresses in turn for what setup gives, has
+ * accepts look at it, and begins anew after so many milliseconds.  It leaves a
+ * database with one address alone.
+ */
+evp_pg_conn_t *evp_pg_conn_new_scout(uv_loop_t *loop, const evp_pg_params_t *params, const char *label,
+									 const evp_pg_conn_owner_t *owner, void *arg, uint64_t every);
 
 /* True while statements can be sent. */
 bool evp_pg_conn_is_up(const evp_pg_conn_t *conn);
@@ -75,6 +85,12 @@ void evp_pg_conn_send(evp_pg_conn_t *conn, evp_pg_job_t *job);
 
 /* Writes what is buffered as far as the socket takes it, the rest when it takes more. */
 void evp_pg_conn_flush(evp_pg_conn_t *conn);
+
+/* Connects at once where it waits to do so. */
+void evp_pg_conn_hurry(evp_pg_conn_t *conn);
+
+/* Gives a connection up that was accepted, in a turn of its own; statements in flight finish as unknown. */
+void evp_pg_conn_give_up(evp_pg_conn_t *conn, const char *why);
 
 /* Closes the connection for good; statements in flight finish as unknown. */
 void evp_pg_conn_stop(evp_pg_conn_t *conn);

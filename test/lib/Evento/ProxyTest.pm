@@ -40,15 +40,24 @@ sub node { return $_[0]->{node} }
 
 sub sql { my ($self, $sql) = @_; return $self->{node}->safe_psql('postgres', $sql) }
 
-# Starts a standby of the database, which commits wait for from then on.  The database was made with max_wal_senders above 0.
+# Starts a standby of the database.  The database was made with max_wal_senders above 0.
+sub standby
+{
+	my ($self, $name) = @_;
+	my $primary = $self->{node};
+	$primary->backup('base');
+	my $standby = PostgreSQL::Test::Cluster->new($name // 'standby');
+	$standby->init_from_backup($primary, 'base', has_streaming => 1);
+	$standby->start;
+	return $standby;
+}
+
+# One that commits wait for from then on.
 sub synchronous_standby
 {
 	my ($self) = @_;
+	my $standby = $self->standby;
 	my $primary = $self->{node};
-	$primary->backup('base');
-	my $standby = PostgreSQL::Test::Cluster->new('standby');
-	$standby->init_from_backup($primary, 'base', has_streaming => 1);
-	$standby->start;
 	$primary->append_conf('postgresql.conf', "synchronous_standby_names = '*'\n");
 	$primary->reload;
 	$primary->poll_query_until('postgres', q(SELECT sync_state = 'sync' FROM pg_stat_replication)) or die 'the standby is not synchronous';
