@@ -3,8 +3,8 @@
 #   that list them, under load: the primary is killed with its Patroni, it
 #   comes back, and there is a switchover.  The proxies find the new primary by
 #   themselves, and the log has what was answered.  Prints how long callers were
-#   without progress.  EVENTO_LONG=1: each twice, and
-#   without synchronous_mode_strict too.
+#   without progress.  EVENTO_LONG=1: Patroni alone is killed too and leaves its
+#   primary behind, and all of it without synchronous_mode_strict too.
 use strict;
 use warnings;
 
@@ -19,7 +19,6 @@ use Evento::Traffic;
 my $why = Evento::Patroni::why_not();
 plan skip_all => $why if $why;
 
-my $rounds = $ENV{EVENTO_LONG} ? 2 : 1;
 my ($cluster, $traffic);
 
 # A time as seconds behind another.
@@ -59,24 +58,24 @@ for my $strict ($ENV{EVENTO_LONG} ? qw(true false) : 'true')
 	$traffic = Evento::Traffic->new(proxies => \@proxy, callers => 4, handlers => 2);
 	ok($traffic->run(30, sub { 50 < grep { defined $_->{object} } @{ $traffic->{commands} } }), 'there is load');
 
-	for my $round (1 .. $rounds)
+	for my $kill ('node', $ENV{EVENTO_LONG} ? 'patroni' : ())
 	{
+		my $what = $kill eq 'node' ? 'is killed' : 'loses its Patroni and lives on';
 		my $old = $cluster->primary;
 		my $since = time;
-		$cluster->kill_node($old);
-		moves_on($old, $since, "the primary $old is killed");
+		$kill eq 'node' ? $cluster->kill_node($old) : $cluster->kill_patroni($old);
+		moves_on($old, $since, "the primary $old $what");
 
 		$cluster->start($old);
 		ok($traffic->run(90, sub { Evento::Patroni::every(0.5, sub { $cluster->whole }) }), "$old comes back as a standby");
-
-		$old = $cluster->primary;
-		my ($to) = grep { $_ ne $old } $cluster->names;
-		$since = time;
-		my $said = $cluster->ctl_beside(sub { $traffic->run(0.1) }, 'switchover', 'evento', '--leader', $old, '--force');
-		like($said, qr/Successfully switched over/, 'patronictl switches over');
-		moves_on($old, $since, "switchover from $old");
-		ok($traffic->run(90, sub { Evento::Patroni::every(0.5, sub { $cluster->whole }) }), "$old follows");
 	}
+
+	my $old = $cluster->primary;
+	my $since = time;
+	my $said = $cluster->ctl_beside(sub { $traffic->run(0.1) }, 'switchover', 'evento', '--leader', $old, '--force');
+	like($said, qr/Successfully switched over/, 'patronictl switches over');
+	moves_on($old, $since, "switchover from $old");
+	ok($traffic->run(90, sub { Evento::Patroni::every(0.5, sub { $cluster->whole }) }), "$old follows");
 
 	$traffic->check(sub { $cluster->sql($_[0]) }, "strict: $strict");
 	is($_->stop, 0, "$_->{name} ends in order") for @proxy;
