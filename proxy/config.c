@@ -494,6 +494,11 @@ check_whole(const evp_config_t *config, char *error, size_t size)
 		snprintf(error, size, "--http-api must be open or closed, not \"%.100s\"", config->http_api);
 		return false;
 	}
+	if (strcmp(config->read_from, "primary") != 0 && strcmp(config->read_from, "standby") != 0)
+	{
+		snprintf(error, size, "--read-from must be primary or standby, not \"%.100s\"", config->read_from);
+		return false;
+	}
 	if (config->ping_interval >= config->idle_timeout)
 	{
 		snprintf(error, size, "--ping-interval (%llu ms) must be less than --idle-timeout (%llu ms)",

@@ -32,6 +32,9 @@
 	X(TEXT, database, "", 0, 8192, "libpq connection string; libpq's PG* environment when empty") \
 	X(NUMBER, append_connections, "2", 1, 64, "connections to the database that append") \
 	X(NUMBER, read_connections, "2", 1, 64, "connections to the database that read") \
+	X(TEXT, read_from, "primary", 1, 10, "where events are read: primary, or standby: from standbys among the hosts of database that are near enough, else the primary") \
+	X(MS, standby_lag, "2s", 100, 3600000, "a standby whose picture of the log may be older than this is not read from") \
+	X(MS, standby_wait, "200ms", 0, 60000, "how long a read waits for a standby to have what its reader has seen, before the primary serves it") \
 	X(NUMBER, db_queue, "20000", 16, 10000000, "statements that may wait for a connection to the database, of each kind") \
 	X(BYTES, db_queue_bytes, "256MB", 1048576, 1099511627776, "parameters of the statements that wait, of each kind") \
 	X(NUMBER, append_queue, "100000", 16, 10000000, "appends that may wait for a connection to the database") \
@@ -115,7 +118,7 @@
 	X(max_message) X(max_chunk_streams) X(input_bytes) X(output_bytes) X(output_total) X(max_names) X(max_discovery) X(max_requests) \
 	X(max_requests_total) X(request_bytes) X(max_timeout) X(answer_keep) X(answer_away) X(answer_again) X(answer_bytes) \
 	X(discovery_settle) X(discovery_wait) X(drain_time) X(max_calls) X(command_tries) X(fetch_hold) X(fetch_bytes) \
-	X(feed_readers)
+	X(feed_readers) X(standby_lag) X(standby_wait)
 
 typedef struct evp_config
 {

@@ -94,6 +94,7 @@ struct evp_db
 {
 	evp_proxy_t *proxy;
 	evp_pg_params_t *params;
+	evp_pg_params_t *standby_params;	/* NULL: standbys are not read from */
 	lane_t		lanes[EVP_DB_LANES];
 	channel_t	channels[MAX_CHANNELS];
 	unsigned	channel_count;
@@ -387,13 +388,14 @@ on_room(void *arg, evp_pg_conn_t *conn)
 		lane->room_cb(lane->room_arg);
 }
 
-/* The first one that is up after none was: the others have no reason to wait any more. */
+/* The first one to the primary that is up after none was: the others have no reason to wait any more. */
 static void
 hurry_others(evp_db_t *db, const evp_pg_conn_t *conn)
 {
 	for (unsigned l = 0; l < EVP_DB_LANES; l++)
 		for (unsigned i = 0; i < db->lanes[l].count; i++)
-			if (db->lanes[l].conns[i] != conn && evp_pg_conn_is_up(db->lanes[l].conns[i]))
+			if (l == EVP_DB_STANDBY ? db->lanes[l].conns[i] == conn :
+				db->lanes[l].conns[i] != conn && evp_pg_conn_is_up(db->lanes[l].conns[i]))
 				return;
 	for (unsigned l = 0; l < EVP_DB_LANES; l++)
 		for (unsigned i = 0; i < db->lanes[l].count; i++)
@@ -448,6 +450,7 @@ static const evp_pg_conn_owner_t owner = {
 static bool
 make_lane(evp_db_t *db, evp_db_lane_t which, const char *name, unsigned count, unsigned depth, const char *setup)
 {
+	const evp_pg_params_t *params = which == EVP_DB_STANDBY ? db->standby_params : db->params;
 	lane_t	   *lane = &db->lanes[which];
 
 	lane->conns = calloc(count, sizeof(*lane->conns));
@@ -463,7 +466,7 @@ make_lane(evp_db_t *db, evp_db_lane_t which, const char *name, unsigned count, u
 			snprintf(lane->labels[i], MAX_LABEL, "%s %u", name, i + 1);
 		else
 			snprintf(lane->labels[i], MAX_LABEL, "%s", name);
-		lane->conns[i] = evp_pg_conn_new(db->proxy->loop, db->params, lane->labels[i], &owner, db);
+		lane->conns[i] = evp_pg_conn_new(db->proxy->loop, params, lane->labels[i], which == EVP_DB_STANDBY ? i : 0, &owner, db);
 		if (lane->conns[i] == NULL)
 			return false;
 		lane->count++;
@@ -475,6 +478,7 @@ evp_db_t *
 evp_db_new(evp_proxy_t *proxy)
 {
 	const evp_config_t *config = &proxy->config;
+	const bool	standby = strcmp(config->read_from, "standby") == 0;
 	evp_db_t   *db = calloc(1, sizeof(*db));
 	char		error[256];
 	char		name[160];
@@ -486,12 +490,15 @@ evp_db_new(evp_proxy_t *proxy)
 	}
 	db->proxy = proxy;
 	snprintf(name, sizeof(name), "evento-proxy/%s", config->name);
-	db->params = evp_pg_params_new(config->database, name, error, sizeof(error));
-	if (db->params == NULL)
+	db->params = evp_pg_params_new(config->database, name, false, error, sizeof(error));
+	if (db->params != NULL && standby)
+		db->standby_params = evp_pg_params_new(config->database, name, true, error, sizeof(error));
+	if (db->params == NULL || (standby && db->standby_params == NULL))
 	{
 		/* What libpq says quotes parts of it. */
 		evp_log(EVP_LOG_ERROR, MODULE, NULL, "the setting database: %s",
 				evp_secrets_in(config->database) ? "it is no connection string, and not shown since it holds a password" : error);
+		evp_pg_params_free(db->params);
 		free(db);
 		return NULL;
 	}
@@ -501,7 +508,8 @@ evp_db_new(evp_proxy_t *proxy)
 	if (!make_lane(db, EVP_DB_CONTROL, "control", 1, 256, SETUP_SQL("0")) ||
 		!make_lane(db, EVP_DB_LOCK, "lock", 1, 1, SETUP_SQL(VALUE_OF(EVP_DB_LOCK_WAIT_MS))) ||
 		!make_lane(db, EVP_DB_APPEND, "append", (unsigned) config->append_connections, 1, SETUP_SQL("0")) ||
-		!make_lane(db, EVP_DB_READ, "read", (unsigned) config->read_connections, 8, SETUP_SQL("0")))
+		!make_lane(db, EVP_DB_READ, "read", (unsigned) config->read_connections, 8, SETUP_SQL("0")) ||
+		(standby && !make_lane(db, EVP_DB_STANDBY, "standby", (unsigned) config->read_connections, 0, SETUP_SQL("0"))))
 	{
 		/* main.c ends the process on this, so the handles that are open need no closing. */
 		evp_log(EVP_LOG_ERROR, MODULE, NULL, "out of memory");
@@ -563,6 +571,7 @@ evp_db_free(evp_db_t *db)
 		free(db->lanes[l].timelines);
 	}
 	evp_pg_conn_free(db->scout);
+	evp_pg_params_free(db->standby_params);
 	evp_pg_params_free(db->params);
 	free(db);
 }
@@ -617,12 +626,10 @@ new_job(const evp_db_statement_t *s, bool copy)
 	return job;
 }
 
-void
-evp_db_run(evp_db_t *db, evp_db_lane_t which, const evp_db_statement_t *statement, evp_db_cb cb, void *arg)
+static evp_pg_job_t *
+job_for(evp_db_lane_t which, const evp_db_statement_t *statement, bool copy, evp_db_cb cb, void *arg)
 {
-	lane_t	   *lane = &db->lanes[which];
-	evp_pg_conn_t *conn = lane->waiting.count == 0 && !db->stopped ? pick(lane) : NULL;
-	evp_pg_job_t *job = new_job(statement, conn == NULL);
+	evp_pg_job_t *job = new_job(statement, copy);
 
 	if (job == NULL)
 	{
@@ -633,6 +640,16 @@ evp_db_run(evp_db_t *db, evp_db_lane_t which, const evp_db_statement_t *statemen
 	job->cb = cb;
 	job->arg = arg;
 	job->lane = which;
+	return job;
+}
+
+void
+evp_db_run(evp_db_t *db, evp_db_lane_t which, const evp_db_statement_t *statement, evp_db_cb cb, void *arg)
+{
+	lane_t	   *lane = &db->lanes[which];
+	evp_pg_conn_t *conn = lane->waiting.count == 0 && !db->stopped ? pick(lane) : NULL;
+	evp_pg_job_t *job = job_for(which, statement, conn == NULL, cb, arg);
+
 	if (job->statement.deadline == 0)
 		job->statement.deadline = evp_now(db->proxy) + DEFAULT_DEADLINE;
 	if (conn != NULL)
@@ -651,6 +668,39 @@ evp_db_run(evp_db_t *db, evp_db_lane_t which, const evp_db_statement_t *statemen
 	lane->waiting_bytes += job->bytes;
 	if (!uv_is_active((uv_handle_t *) &db->sweep))
 		uv_timer_start(&db->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+}
+
+unsigned
+evp_db_connections(const evp_db_t *db, evp_db_lane_t which)
+{
+	return db->lanes[which].count;
+}
+
+evp_db_connection_t
+evp_db_connection(const evp_db_t *db, evp_db_lane_t which, unsigned i)
+{
+	const evp_pg_conn_t *conn = db->lanes[which].conns[i];
+	evp_db_connection_t connection = {.up = evp_pg_conn_is_up(conn),.in_flight = evp_pg_conn_in_flight(conn)};
+
+	connection.made = evp_pg_conn_made(conn);
+	if (connection.up)
+	{
+		connection.host = evp_pg_conn_host(conn);
+		connection.port = evp_pg_conn_port(conn);
+	}
+	return connection;
+}
+
+void
+evp_db_run_on(evp_db_t *db, evp_db_lane_t which, unsigned i, const evp_db_statement_t *statement, evp_db_cb cb, void *arg)
+{
+	send_job(db, db->lanes[which].conns[i], job_for(which, statement, false, cb, arg));
+}
+
+void
+evp_db_drop(evp_db_t *db, evp_db_lane_t which, unsigned i, const char *reason)
+{
+	evp_pg_conn_give_up(db->lanes[which].conns[i], reason);
 }
 
 bool

@@ -19,10 +19,11 @@ typedef enum evp_db_lane
 	EVP_DB_LOCK,		/* one connection: tickets of locks; gives up (55P03) after EVP_DB_LOCK_WAIT_MS behind a
 						 * stream's lock, so that a stranger's open transaction holds up its own streams only */
 	EVP_DB_APPEND,		/* some connections that only append, one statement at a time each */
-	EVP_DB_READ			/* some connections that only read the log */
+	EVP_DB_READ,		/* some connections that only read the log */
+	EVP_DB_STANDBY		/* the same to standbys, where read-from says so; each statement on the connection that reads.c chooses */
 } evp_db_lane_t;
 
-#define EVP_DB_LANES 4			/* EVP_METRIC_LANES */
+#define EVP_DB_LANES 5			/* EVP_METRIC_LANES */
 #define EVP_DB_LOCK_WAIT_MS 30
 
 typedef enum evp_db_status
@@ -38,6 +39,7 @@ typedef struct evp_db_result
 {
 	evp_db_status_t status;
 	const PGresult *rows;		/* with EVP_DB_OK, until the callback returns */
+	bool			standby;	/* they are a standby's */
 	const char	   *sqlstate;	/* with EVP_DB_ERROR */
 	const char	   *message;	/* one line for people, for every status but OK; until the callback returns */
 } evp_db_result_t;
@@ -68,6 +70,25 @@ void evp_db_free(evp_db_t *db);
  * this call, also on shutdown (EVP_DB_UNSENT or EVP_DB_UNKNOWN).
  */
 void evp_db_run(evp_db_t *db, evp_db_lane_t lane, const evp_db_statement_t *statement, evp_db_cb cb, void *arg);
+
+/* A connection of a lane. */
+typedef struct evp_db_connection
+{
+	bool			up;
+	uint64_t		made;		/* another number, above 0, for each connection that was made */
+	unsigned		in_flight;
+	const char	   *host;		/* while it is up */
+	const char	   *port;
+} evp_db_connection_t;
+
+unsigned evp_db_connections(const evp_db_t *db, evp_db_lane_t lane);
+evp_db_connection_t evp_db_connection(const evp_db_t *db, evp_db_lane_t lane, unsigned i);
+
+/* Runs a statement on a connection that is up, whatever is in flight there. */
+void evp_db_run_on(evp_db_t *db, evp_db_lane_t lane, unsigned i, const evp_db_statement_t *statement, evp_db_cb cb, void *arg);
+
+/* Ends a connection, which is made anew.  Calls back, from within, for what is in flight on it: EVP_DB_UNKNOWN. */
+void evp_db_drop(evp_db_t *db, evp_db_lane_t lane, unsigned i, const char *reason);
 
 /* The tries of a statement that only reads. */
 typedef struct evp_db_tries

@@ -18,6 +18,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "positions.h"
+#include "reads.h"
 #include "reports.h"
 #include "rows.h"
 #include "session.h"
@@ -279,6 +280,11 @@ on_read(void *arg, const evp_db_result_t *result)
 		answer_fetch(fetch);
 	else if (fetch->position > before)
 		set_state(fetch, FETCH_READY);
+	else if (result->standby && feed->watermark > before)
+	{
+		/* The log has grown meanwhile; a standby that has nothing more is not asked a second time. */
+		set_state(fetch, FETCH_QUEUED);
+	}
 	else
 	{
 		/* The head, by the database's own word. */
@@ -297,11 +303,14 @@ read_log(fetch_t *fetch)
 {
 	static const Oid types[] = {EVP_OID_INT8, EVP_OID_INT8, EVP_OID_TEXT, EVP_OID_INT8, EVP_OID_INT8};
 	static const int formats[] = {1, 1, 1, 1, 1};
-	size_t		fetch_bytes = fetch->feed->proxy->config.fetch_bytes;
+	evp_proxy_t *proxy = fetch->feed->proxy;
+	size_t		fetch_bytes = proxy->config.fetch_bytes;
 	uint8_t		numbers[4][8];
 	const char *values[] = {(const char *) numbers[0], (const char *) numbers[1], (const char *) fetch->context.p,
 	(const char *) numbers[2], (const char *) numbers[3]};
 	const int	lengths[] = {8, 8, (int) fetch->context.n, 8, 8};
+	const evp_db_statement_t statement = {.sql = SCAN_SQL "($1, $2, $3, NULL, NULL, $4, $5)",.nparams = 5,.types = types,.values = values,
+		.lengths = lengths,.formats = formats,.result_format = 1,.source = fetch->request->source,.deadline = fetch->give_up};
 
 	evp_param_int64(numbers[0], fetch->position);
 	evp_param_int64(numbers[1], (int64_t) (fetch->limit - fetch->count));
@@ -309,10 +318,11 @@ read_log(fetch_t *fetch)
 	evp_param_int64(numbers[3], (int64_t) (fetch_bytes > fetch->answer.len ? fetch_bytes - fetch->answer.len : 1));
 	set_state(fetch, FETCH_READING);
 	fetch->feed->readers++;
-	evp_db_run(fetch->feed->proxy->db, EVP_DB_READ,
-			   &(evp_db_statement_t) {.sql = SCAN_SQL "($1, $2, $3, NULL, NULL, $4, $5)",.nparams = 5,.types = types,.values = values,
-			   .lengths = lengths,.formats = formats,.result_format = 1,.source = fetch->request->source,
-			   .deadline = fetch->give_up}, on_read, fetch);
+	/* A standby that has something to give; where the head is, the primary alone can say. */
+	if (!fetch->confirmed && fetch->position < fetch->feed->watermark)
+		evp_reads_run(proxy->reads, &statement, fetch->position + 1, on_read, fetch);
+	else
+		evp_db_run(proxy->db, EVP_DB_READ, &statement, on_read, fetch);
 }
 
 /* ---- the tail ---- */

@@ -10,6 +10,7 @@
 #include "db.h"
 #include "http_request.h"
 #include "json.h"
+#include "reads.h"
 #include "registry.h"
 #include "rows.h"
 
@@ -59,8 +60,10 @@ answer_picture(evp_http_cluster_t *cluster, evp_http_request_t *request)
 	evp_buf_init(&b, PICTURE_MAX);
 	evp_buf_append_str(&b, "{\"answered_by\":");
 	evp_json_put_string(&b, proxy->config.name, strlen(proxy->config.name), true);
-	evp_buf_appendf(&b, ",\"proxy_id\":%" PRId64 ",\"age_seconds\":%.3f,\"database\":%s,", evp_registry_proxy_id(proxy->registry),
+	evp_buf_appendf(&b, ",\"proxy_id\":%" PRId64 ",\"age_seconds\":%.3f,\"database\":%s,\"reads\":", evp_registry_proxy_id(proxy->registry),
 					(double) (evp_now(proxy) - cluster->taken_at) / 1000, evp_db_is_up(proxy->db) ? "true" : "false");
+	evp_reads_put(proxy->reads, &b);
+	evp_buf_append_u8(&b, ',');
 	evp_buf_append(&b, cluster->picture.data, cluster->picture.len);
 	evp_buf_append_str(&b, "}\n");
 	evp_http_answer(request, MHD_HTTP_OK, "application/json", &b);

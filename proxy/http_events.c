@@ -4,6 +4,7 @@
  *    for.  The same as server-sent events is in http_sse.c.
  */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "http_log.h"
@@ -127,6 +128,20 @@ on_leave(void *work)
 
 static const evp_http_work_t fetch_work = {.drop = drop_fetch,.tick = on_tick,.leave = on_leave};
 
+bool
+evp_http_seen(evp_http_request_t *request, const char *name, int64_t *value)
+{
+	const char *text = evp_http_header(request, name);
+	char		detail[80];
+
+	*value = 0;
+	if (text == NULL || evp_http_number(evp_slice_str(text), INT64_MAX, value))
+		return true;
+	snprintf(detail, sizeof(detail), "%s must be a number from 0 on.", name);
+	evp_http_refuse(request, MHD_HTTP_BAD_REQUEST, "bad-request", "A header is not understood", detail);
+	return false;
+}
+
 static bool
 wants_stream(const evp_http_request_t *request)
 {
@@ -174,7 +189,7 @@ evp_http_get_events(evp_http_request_t *request)
 			evp_http_query_free(query);
 		free(query);
 	}
-	else if (!evp_http_may_wait(request) || !evp_http_hold(request, 0))
+	else if (!evp_http_seen(request, "Evento-Position", &query->seen) || !evp_http_may_wait(request) || !evp_http_hold(request, 0))
 	{
 		evp_http_query_free(query);
 		free(query);

@@ -12,6 +12,7 @@
 #include "fair.h"
 #include "feed.h"
 #include "log.h"
+#include "reads.h"
 #include "rows.h"
 #include "store.h"
 #include "story.h"
@@ -149,8 +150,9 @@ on_read(void *arg, const evp_db_result_t *result)
 	{
 		take_rows(cursor, result->rows);
 		cursor->asked = true;
-		/* The head, by the database's own word. */
-		if (cursor->position == before && PQntuples(result->rows) <= 1)
+		/* The head, by the database's own word; but by a standby's only where nobody knows of more. */
+		if (cursor->position == before && PQntuples(result->rows) <= 1 &&
+			!(result->standby && evp_feed_watermark(log->proxy->feed) > before))
 			set_state(cursor, EVP_CURSOR_HEAD);
 		cursor->events->ready(cursor->arg);
 	}
@@ -167,6 +169,25 @@ put_list(evp_buf_t *b, const evp_http_list_t *list)
 	for (size_t i = 0; i < list->n; i++)
 		evp_pg_array_text(b, (const char *) list->items[i].p, list->items[i].n);
 	return !b->failed;
+}
+
+/*
+ * Sends a read.  A standby must have what the client has seen, and more than
+ * the cursor has where there is more.  Before the watermark is known no standby
+ * will do, for the tail may begin behind what it has.
+ */
+static void
+send_read(read_t *read, const evp_db_statement_t *statement)
+{
+	const evp_proxy_t *proxy = read->log->proxy;
+	const evp_cursor_t *cursor = read->cursor;
+	int64_t		watermark = evp_feed_watermark(proxy->feed);
+	int64_t		wanted = cursor->position < watermark ? cursor->position + 1 : cursor->position;
+
+	if (watermark < 0)
+		evp_db_run(proxy->db, EVP_DB_READ, statement, on_read, read);
+	else
+		evp_reads_run(proxy->reads, statement, cursor->filter->seen > wanted ? cursor->filter->seen : wanted, on_read, read);
 }
 
 static void
@@ -191,10 +212,9 @@ run_read(read_t *read)
 	evp_param_int64(numbers[1], cursor->max);
 	evp_param_int64(numbers[2], MAX_SCAN);
 	evp_param_int64(numbers[3], (int64_t) cursor->bytes);
-	evp_db_run(read->log->proxy->db, EVP_DB_READ,
-			   &(evp_db_statement_t) {.sql = "SELECT scanned, stream, " EVP_EVENT_COLUMNS " FROM evento.scan_all($1, $2, $3, $4, $5, $6, $7)",
-			   .nparams = 7,.types = types,.values = values,.lengths = lengths,.formats = formats,.result_format = 1,
-			   .source = EVP_SOURCE_HTTP,.deadline = cursor->give_up}, on_read, read);
+	send_read(read, &(evp_db_statement_t) {.sql = "SELECT scanned, stream, " EVP_EVENT_COLUMNS " FROM evento.scan_all($1, $2, $3, $4, $5, $6, $7)",
+			  .nparams = 7,.types = types,.values = values,.lengths = lengths,.formats = formats,.result_format = 1,
+			  .source = EVP_SOURCE_HTTP,.deadline = cursor->give_up});
 	evp_buf_free(&wanted);
 	evp_buf_free(&categories);
 }

@@ -58,6 +58,7 @@ typedef struct evp_http_query
 	int64_t		from;
 	int64_t		max;
 	int64_t		after;
+	int64_t		seen;			/* what the answer must have of the log: set by who has it, from a header */
 	bool		backwards;
 	uint64_t	wait;			/* ms */
 	evp_slice_t context;		/* null: any */

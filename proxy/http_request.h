@@ -87,6 +87,9 @@ void evp_http_holds(evp_http_request_t *request, size_t bytes);
 /* Room for one more request that waits for events; false after a refusal. */
 bool evp_http_may_wait(evp_http_request_t *request);
 
+/* The header of that name as a position or version, 0 without; false after a refusal. */
+bool evp_http_seen(evp_http_request_t *request, const char *name, int64_t *value);
+
 /* What the modules share. */
 evp_http_log_t *evp_http_log_of(const evp_http_request_t *request);
 evp_http_cluster_t *evp_http_cluster_of(const evp_http_request_t *request);

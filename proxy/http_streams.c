@@ -14,6 +14,7 @@
 #include "http_request.h"
 #include "json.h"
 #include "metrics.h"
+#include "reads.h"
 #include "rows.h"
 #include "store.h"
 #include "story.h"
@@ -286,6 +287,8 @@ typedef struct read
 {
 	evp_http_request_t *request;	/* NULL: gone */
 	evp_http_query_t query;
+	int64_t		version;		/* that the client has seen */
+	bool		primary;		/* a standby has not that version */
 	evp_buf_t	name;
 	evp_db_tries_t tries;
 	uint64_t	give_up;
@@ -385,6 +388,15 @@ answer_events(read_t *read, const PGresult *rows)
 	evp_http_answer(request, MHD_HTTP_OK, JSON_TYPE, &b);
 }
 
+/* Has the stream not come to the version that the client has seen? */
+static bool
+lacks_version(const read_t *read, const PGresult *rows)
+{
+	int64_t		head = 0;
+
+	return read->version > 0 && (PQntuples(rows) == 0 || (evp_row_int64(rows, 0, COL_HEAD, &head) && head < read->version));
+}
+
 static void
 on_read(void *arg, const evp_db_result_t *result)
 {
@@ -396,6 +408,12 @@ on_read(void *arg, const evp_db_result_t *result)
 	if (read->request == NULL)
 	{
 		free_read(read);
+		return;
+	}
+	if (result->standby && lacks_version(read, result->rows))
+	{
+		read->primary = true;
+		start_read(read);
 		return;
 	}
 	if (evp_db_read_again(read->request->proxy->db, result, &read->tries, read->give_up))
@@ -435,21 +453,24 @@ start_read(read_t *read)
 	const char *values[] = {(const char *) read->name.data, (read->query.given & EVP_HTTP_FROM) != 0 ? (const char *) numbers[0] : NULL,
 	(const char *) numbers[1], &backwards, (const char *) numbers[2]};
 	const int	lengths[] = {(int) read->name.len, 8, 8, 1, 8};
+	const evp_db_statement_t statement = {.sql =
+		"SELECT head, deleted, tombstone, total, " EVP_EVENT_COLUMNS
+		"  FROM (SELECT version AS head, deleted_at IS NOT NULL AS deleted, tombstone FROM evento.streams WHERE stream = $1) s"
+		"  LEFT JOIN (SELECT e.*, count(*) OVER () AS total, row_number() OVER given AS number,"
+		"                    sum(coalesce(octet_length(data::text), 0) + coalesce(octet_length(metadata::text), 0)) OVER given AS bytes"
+		"               FROM evento.read_stream($1, $2, $3, $4) e"
+		"             WINDOW given AS (ORDER BY CASE WHEN $4 THEN -version ELSE version END)) e ON number = 1 OR bytes <= $5"
+		" ORDER BY number",
+		.nparams = 5,.types = types,.values = values,.lengths = lengths,.formats = formats,.result_format = 1,
+		.source = EVP_SOURCE_HTTP,.deadline = read->give_up};
 
 	evp_param_int64(numbers[0], read->query.from);
 	evp_param_int64(numbers[1], read->query.max + 1);
 	evp_param_int64(numbers[2], (int64_t) proxy->config.http_answer);
-	evp_db_run(proxy->db, EVP_DB_READ,
-			   &(evp_db_statement_t) {.sql =
-			   "SELECT head, deleted, tombstone, total, " EVP_EVENT_COLUMNS
-			   "  FROM (SELECT version AS head, deleted_at IS NOT NULL AS deleted, tombstone FROM evento.streams WHERE stream = $1) s"
-			   "  LEFT JOIN (SELECT e.*, count(*) OVER () AS total, row_number() OVER given AS number,"
-			   "                    sum(coalesce(octet_length(data::text), 0) + coalesce(octet_length(metadata::text), 0)) OVER given AS bytes"
-			   "               FROM evento.read_stream($1, $2, $3, $4) e"
-			   "             WINDOW given AS (ORDER BY CASE WHEN $4 THEN -version ELSE version END)) e ON number = 1 OR bytes <= $5"
-			   " ORDER BY number",
-			   .nparams = 5,.types = types,.values = values,.lengths = lengths,.formats = formats,.result_format = 1,
-			   .source = EVP_SOURCE_HTTP,.deadline = read->give_up}, on_read, read);
+	if (read->primary)
+		evp_db_run(proxy->db, EVP_DB_READ, &statement, on_read, read);
+	else
+		evp_reads_run(proxy->reads, &statement, read->query.seen, on_read, read);
 }
 
 void
@@ -473,7 +494,8 @@ evp_http_get_stream(evp_http_request_t *request)
 		free_read(read);
 		return;
 	}
-	if (!stream_of(request, &read->name))
+	if (!evp_http_seen(request, "Evento-Position", &read->query.seen) ||
+		!evp_http_seen(request, "Evento-Stream-Version", &read->version) || !stream_of(request, &read->name))
 	{
 		free_read(read);
 		return;

@@ -25,6 +25,7 @@
 #include "log.h"
 #include "notify.h"
 #include "proxy.h"
+#include "reads.h"
 #include "registry.h"
 #include "reports.h"
 #include "requests.h"
@@ -59,10 +60,10 @@ typedef struct process
 } process_t;
 
 /* Every module, in the order in which they are made. */
-#define MODULES(X) X(tls) X(db) X(guard) X(store) X(locks) X(registry) X(router) X(links) X(requests) X(feed) X(telemetry) \
+#define MODULES(X) X(tls) X(db) X(reads) X(guard) X(store) X(locks) X(registry) X(router) X(links) X(requests) X(feed) X(telemetry) \
 	X(reports) X(asks) X(commands) X(server) X(http)
 #define MODULES_REVERSED(X) X(http) X(server) X(commands) X(asks) X(reports) X(telemetry) \
-	X(feed) X(requests) X(links) X(router) X(registry) X(locks) X(store) X(guard) X(db) X(tls)
+	X(feed) X(requests) X(links) X(router) X(registry) X(locks) X(store) X(guard) X(reads) X(db) X(tls)
 
 static bool
 make_modules(evp_proxy_t *proxy)

@@ -15,7 +15,7 @@ static const double items[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 const evp_bounds_t evp_bounds_seconds = {seconds, sizeof(seconds) / sizeof(seconds[0])};
 const evp_bounds_t evp_bounds_items = {items, sizeof(items) / sizeof(items[0])};
 
-const char *const evp_metrics_lanes[EVP_METRIC_LANES] = {"control", "lock", "append", "read"};
+const char *const evp_metrics_lanes[EVP_METRIC_LANES] = {"control", "lock", "append", "read", "standby"};
 static const char *const kinds[EVP_METRIC_KINDS] = {"aggregate", "service", "query", "fetch", "last_position", "other"};
 static const char *const outcomes[EVP_METRIC_OUTCOMES] = {"answered", "failed", "timeout", "refused"};
 

@@ -41,6 +41,9 @@
 	X(fetched_events, "evento_proxy_fetched_events_total", "counter", "Events given to consumers.") \
 	X(db_connects, "evento_proxy_db_connects_total", "counter", "Connections made to the database.") \
 	X(db_up, "evento_proxy_db_up", "gauge", "1 while the database is reached.") \
+	X(standbys, "evento_proxy_standbys", "gauge", "Connections to standbys that are near enough to be read from.") \
+	X(standby_reads, "evento_proxy_standby_reads_total", "counter", "Reads that standbys did.") \
+	X(standby_missed, "evento_proxy_standby_missed_total", "counter", "Reads for a standby that went to the primary: none was near enough, reached the position in time or did it.") \
 	X(links, "evento_proxy_links", "gauge", "Links to other proxies.") \
 	X(locks_waiting, "evento_proxy_locks_waiting", "gauge", "Commands that wait for a lock.") \
 	X(notifications, "evento_proxy_notifications_total", "counter", "Notifications received from bundles.") \
@@ -78,7 +81,7 @@ typedef enum evp_metric_outcome
 	EVP_METRIC_OUTCOMES
 } evp_metric_outcome_t;
 
-#define EVP_METRIC_LANES	4	/* of db.h */
+#define EVP_METRIC_LANES	5	/* of db.h */
 
 #define EVP_BUCKETS_MAX		20
 

@@ -54,7 +54,8 @@ struct evp_pg_conn
 	uint64_t	backoff;
 	uint64_t	every;			/* a scout's time between rounds, else 0 */
 	evp_pg_lookup_t lookup;
-	size_t		target;
+	size_t		target;			/* the number of the attempt in this round */
+	unsigned	first;			/* the address of the first */
 
 	evp_pg_job_t *jobs;			/* in flight, in the order sent */
 	unsigned	in_flight;
@@ -560,6 +561,13 @@ on_timer(uv_timer_t *timer)
 		drop(conn, "no answer in time");
 }
 
+/* There need not be a standby, and who reads from one says what it reads from instead. */
+static evp_log_level_t
+failure_level(const evp_pg_conn_t *conn)
+{
+	return evp_pg_params_standby(conn->params) ? EVP_LOG_DEBUG : EVP_LOG_WARNING;
+}
+
 /* Waits before the next round of attempts. */
 static void
 wait_for_round(evp_pg_conn_t *conn)
@@ -586,7 +594,7 @@ on_lookup(void *arg)
 	{
 		snprintf(conn->error, sizeof(conn->error), "%s", conn->lookup.error);
 		if (strcmp(conn->error, conn->logged) != 0)
-			evp_log(EVP_LOG_WARNING, MODULE, conn->label, "%s", conn->error);
+			evp_log(failure_level(conn), MODULE, conn->label, "%s", conn->error);
 		snprintf(conn->logged, sizeof(conn->logged), "%s", conn->error);
 		wait_for_round(conn);
 		return;
@@ -607,7 +615,7 @@ try_target(evp_pg_conn_t *conn)
 {
 	conn->state = CONN_CONNECTING;
 	conn->generation++;
-	conn->pg = evp_pg_params_start(conn->params, &conn->lookup.targets[conn->target]);
+	conn->pg = evp_pg_params_start(conn->params, &conn->lookup.targets[(conn->first + conn->target) % conn->lookup.count]);
 	if (conn->pg == NULL || PQstatus(conn->pg) == CONNECTION_BAD || !watch(conn, UV_WRITABLE))
 	{
 		drop(conn, conn->pg != NULL ? PQerrorMessage(conn->pg) : "out of memory");
@@ -657,7 +665,7 @@ drop(evp_pg_conn_t *conn, const char *reason)
 	if (was != CONN_STOPPED)
 	{
 		if (conn->every == 0 && strcmp(conn->error, conn->logged) != 0)
-			evp_log(EVP_LOG_WARNING, MODULE, conn->label, "%s: %s", was == CONN_UP ? "connection lost" : "cannot connect",
+			evp_log(failure_level(conn), MODULE, conn->label, "%s: %s", was == CONN_UP ? "connection lost" : "cannot connect",
 					conn->error);
 		memcpy(conn->logged, conn->error, sizeof(conn->logged));
 		if (was != CONN_UP && conn->target + 1 < conn->lookup.count)
@@ -679,7 +687,8 @@ drop(evp_pg_conn_t *conn, const char *reason)
 /* ---- what the owner calls ---- */
 
 evp_pg_conn_t *
-evp_pg_conn_new(uv_loop_t *loop, const evp_pg_params_t *params, const char *label, const evp_pg_conn_owner_t *owner, void *arg)
+evp_pg_conn_new(uv_loop_t *loop, const evp_pg_params_t *params, const char *label, unsigned first,
+				const evp_pg_conn_owner_t *owner, void *arg)
 {
 	evp_pg_conn_t *conn = calloc(1, sizeof(*conn));
 
@@ -688,6 +697,7 @@ evp_pg_conn_new(uv_loop_t *loop, const evp_pg_params_t *params, const char *labe
 	conn->loop = loop;
 	conn->params = params;
 	conn->label = label;
+	conn->first = first;
 	conn->owner = owner;
 	conn->arg = arg;
 	conn->backoff = BACKOFF_LEAST;
@@ -704,7 +714,7 @@ evp_pg_conn_t *
 evp_pg_conn_new_scout(uv_loop_t *loop, const evp_pg_params_t *params, const char *label, const evp_pg_conn_owner_t *owner,
 					  void *arg, uint64_t every)
 {
-	evp_pg_conn_t *conn = evp_pg_conn_new(loop, params, label, owner, arg);
+	evp_pg_conn_t *conn = evp_pg_conn_new(loop, params, label, 0, owner, arg);
 
 	if (conn != NULL)
 		conn->every = every;
@@ -721,6 +731,24 @@ unsigned
 evp_pg_conn_in_flight(const evp_pg_conn_t *conn)
 {
 	return conn->in_flight;
+}
+
+uint64_t
+evp_pg_conn_made(const evp_pg_conn_t *conn)
+{
+	return conn->generation;
+}
+
+const char *
+evp_pg_conn_host(const evp_pg_conn_t *conn)
+{
+	return PQhost(conn->pg) != NULL ? PQhost(conn->pg) : "";
+}
+
+const char *
+evp_pg_conn_port(const evp_pg_conn_t *conn)
+{
+	return PQport(conn->pg) != NULL ? PQport(conn->pg) : "";
 }
 
 const char *

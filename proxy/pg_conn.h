@@ -59,8 +59,8 @@ typedef struct evp_pg_conn_owner
 } evp_pg_conn_owner_t;
 
 /* A connection that connects as soon as the loop runs.  label names it in the log; it, params and owner must outlive
- * it.  NULL on lack of memory. */
-evp_pg_conn_t *evp_pg_conn_new(uv_loop_t *loop, const evp_pg_params_t *params, const char *label,
+ * it.  first: the address that it tries first, counted on from the first again behind the last.  NULL on lack of memory. */
+evp_pg_conn_t *evp_pg_conn_new(uv_loop_t *loop, const evp_pg_params_t *params, const char *label, unsigned first,
 							   const evp_pg_conn_owner_t *owner, void *arg);
 
 /*
@@ -77,6 +77,11 @@ bool evp_pg_conn_is_up(const evp_pg_conn_t *conn);
 /* Statements in flight. */
 unsigned evp_pg_conn_in_flight(const evp_pg_conn_t *conn);
 
+/* A number that no other connection has had which was made here, and the server, while it is up. */
+uint64_t evp_pg_conn_made(const evp_pg_conn_t *conn);
+const char *evp_pg_conn_host(const evp_pg_conn_t *conn);
+const char *evp_pg_conn_port(const evp_pg_conn_t *conn);
+
 /* Why it is not up, for people. */
 const char *evp_pg_conn_error(const evp_pg_conn_t *conn);
 
@@ -91,7 +96,6 @@ void evp_pg_conn_hurry(evp_pg_conn_t *conn);
 
 /* Gives a connection up that was accepted, in a turn of its own; statements in flight finish as unknown. */
 void evp_pg_conn_give_up(evp_pg_conn_t *conn, const char *why);
-
 /* Closes the connection for good; statements in flight finish as unknown. */
 void evp_pg_conn_stop(evp_pg_conn_t *conn);
 

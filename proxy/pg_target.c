@@ -36,6 +36,7 @@ struct evp_pg_params
 	host_t		hosts[MAX_HOSTS];
 	size_t		host_count;
 	uint64_t	connect_ms;
+	bool		standby;
 };
 
 static char *
@@ -133,7 +134,6 @@ static bool
 add_defaults(evp_pg_params_t *params, const char *application_name)
 {
 	static const char *const defaults[][2] = {
-		{"target_session_attrs", "read-write"},
 		{"keepalives", "1"},
 		{"keepalives_idle", "2"},
 		{"keepalives_interval", "1"},
@@ -142,6 +142,9 @@ add_defaults(evp_pg_params_t *params, const char *application_name)
 		{"gssencmode", "disable"},
 	};
 
+	if (!has_param(params, "target_session_attrs") &&
+		!add_param(params, "target_session_attrs", params->standby ? "standby" : "read-write"))
+		return false;
 	for (size_t i = 0; i < sizeof(defaults) / sizeof(defaults[0]); i++)
 		if (!has_param(params, defaults[i][0]) && !add_param(params, defaults[i][0], defaults[i][1]))
 			return false;
@@ -149,7 +152,7 @@ add_defaults(evp_pg_params_t *params, const char *application_name)
 }
 
 evp_pg_params_t *
-evp_pg_params_new(const char *conninfo, const char *application_name, char *error, size_t size)
+evp_pg_params_new(const char *conninfo, const char *application_name, bool standby, char *error, size_t size)
 {
 	evp_pg_params_t *params;
 	PQconninfoOption *options;
@@ -178,6 +181,7 @@ evp_pg_params_new(const char *conninfo, const char *application_name, char *erro
 		return NULL;
 	}
 	params->connect_ms = CONNECT_MS;
+	params->standby = standby;
 	for (PQconninfoOption *o = options; ok && o->keyword != NULL; o++)
 	{
 		const char *value = o->val;
@@ -196,6 +200,8 @@ evp_pg_params_new(const char *conninfo, const char *application_name, char *erro
 			port = value;
 		else if (strcmp(o->keyword, "connect_timeout") == 0 && atoi(value) > 0)
 			params->connect_ms = (uint64_t) atoi(value) * 1000;
+		else if (standby && strcmp(o->keyword, "target_session_attrs") == 0)
+			continue;
 		else if (strcmp(o->keyword, "application_name") != 0 && strcmp(o->keyword, "client_encoding") != 0)
 			ok = add_param(params, o->keyword, value);
 	}
@@ -226,6 +232,12 @@ evp_pg_params_free(evp_pg_params_t *params)
 		free(params->hosts[i].port);
 	}
 	free(params);
+}
+
+bool
+evp_pg_params_standby(const evp_pg_params_t *params)
+{
+	return params->standby;
 }
 
 uint64_t

@@ -29,11 +29,12 @@ typedef struct evp_pg_target
 /*
  * Parses a connection string.  Adds, where it does not say otherwise: a session
  * that may write (target_session_attrs), keepalives that notice a dead server
- * within 5 s, no GSS.  NULL with a line of text in error where it is no
- * connection string.
+ * within 5 s, no GSS.  standby: a session on a standby, whatever it says.  NULL
+ * with a line of text in error where it is no connection string.
  */
-evp_pg_params_t *evp_pg_params_new(const char *conninfo, const char *application_name, char *error, size_t size);
+evp_pg_params_t *evp_pg_params_new(const char *conninfo, const char *application_name, bool standby, char *error, size_t size);
 void evp_pg_params_free(evp_pg_params_t *params);
+bool evp_pg_params_standby(const evp_pg_params_t *params);
 
 /* Milliseconds that an attempt at one address may take. */
 uint64_t evp_pg_params_connect_ms(const evp_pg_params_t *params);

@@ -28,6 +28,7 @@
 #include "config.h"
 
 typedef struct evp_db evp_db_t;
+typedef struct evp_reads evp_reads_t;
 typedef struct evp_store evp_store_t;
 typedef struct evp_locks evp_locks_t;
 typedef struct evp_feed evp_feed_t;
@@ -53,6 +54,7 @@ typedef struct evp_proxy
 	bool			draining;		/* it is about to stop, see drain.h */
 	evp_tls_t	   *tls;
 	evp_db_t	   *db;
+	evp_reads_t	   *reads;
 	evp_guard_t	   *guard;
 	evp_store_t	   *store;
 	evp_locks_t	   *locks;
@@ -75,7 +77,7 @@ typedef struct evp_proxy
  *     void evp_<module>_stop(evp_<module>_t *m);              closes its handles; the loop then runs until
  *                                                             all close callbacks are done
  *     void evp_<module>_free(evp_<module>_t *m);              after the loop has ended
- * in the order tls, db, guard, store, locks, registry, router, links, requests,
+ * in the order tls, db, reads, guard, store, locks, registry, router, links, requests,
  * feed, telemetry, reports, asks, commands, server, http; stop and free in the reverse order.  At an orderly end
  * main.c drains the proxy (drain.h), then calls evp_registry_leave, so that the
  * others stop sending to it, and stops the modules when that is done or 1 s has

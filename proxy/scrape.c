@@ -15,6 +15,7 @@
 #include "db.h"
 #include "locks.h"
 #include "metrics.h"
+#include "reads.h"
 #include "router.h"
 #include "server.h"
 #include "store.h"
@@ -30,7 +31,7 @@ typedef struct queue
 	uint64_t	limit;
 } queue_t;
 
-static const char *const db_queue_names[EVP_DB_LANES] = {"db_control", "db_lock", "db_append", "db_read"};
+static const char *const db_queue_names[EVP_DB_LANES] = {"db_control", "db_lock", "db_append", "db_read", "db_standby"};
 
 static void
 append_family(evp_buf_t *b, const char *unit, const char *of, const queue_t *queues, size_t n)
@@ -68,6 +69,8 @@ append_queues(const evp_proxy_t *proxy, evp_buf_t *b)
 	for (int lane = 0; lane < EVP_DB_LANES; lane++)
 	{
 		evp_db_queued(proxy->db, (evp_db_lane_t) lane, &count, &size);
+		if (lane == EVP_DB_STANDBY)
+			count = evp_reads_waiting(proxy->reads);
 		items[n_items++] = (queue_t) {db_queue_names[lane], count, config->db_queue};
 		bytes[n_bytes++] = (queue_t) {db_queue_names[lane], size, config->db_queue_bytes};
 	}
@@ -146,6 +149,7 @@ evp_scrape(const evp_proxy_t *proxy, evp_buf_t *b)
 	evp_metrics.input_bytes = held;
 	evp_metrics.connections = connections;
 	evp_metrics.db_up = evp_db_is_up(proxy->db);
+	evp_metrics.standbys = evp_reads_near(proxy->reads);
 	evp_metrics.story_bytes = evp_commands_story_bytes(proxy->commands);
 	evp_metrics_render(b);
 	append_pipelines(proxy, b);
