@@ -522,6 +522,7 @@ on_story_changed(void *arg, const char *payload)
 	evp_commands_t *commands = arg;
 
 	commands->story_changes++;
+	commands->story_changed_at = evp_now(commands->proxy);
 	evp_command_story_changed(commands, evp_slice_str(payload));
 }
 
@@ -539,6 +540,7 @@ on_database(void *arg, bool up)
 
 	(void) up;
 	commands->story_changes++;
+	commands->story_changed_at = evp_now(commands->proxy);
 	evp_stories_clear(commands->stories);
 }
 

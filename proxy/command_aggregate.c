@@ -8,6 +8,7 @@
  *    made of it is no worse for that: it is stored if nothing else was in
  *    between.  Anything else that the handler says of a kept story, a refusal
  *    above all, is not passed on: the command is run again on one newly loaded.
+ *    The same goes for a story that was loaded from a standby (reads.h).
  *
  *    Commands without a lock have nothing to take a ticket for.  After some
  *    conflicts they call for turns: for a while all proxies take a ticket of the
@@ -55,19 +56,36 @@ needs_ticket(const evp_command_t *command)
 
 /* ---- kept stories ---- */
 
+/* May it be run on a story that is behind the log? */
+static bool
+takes_old_story(const evp_command_t *command)
+{
+	/* With a registration that was renewed just now, what changes stories is heard of. */
+	if (!evp_db_is_up(command->proxy->db) || !evp_registry_lease_ok(command->proxy->registry))
+		return false;
+	/* One that has its answer already is not to be run, but to append what it has, with the aggregate to itself. */
+	return !command->fresh && command->tries == 0 && command->lock == NULL && !command->has_response && !needs_ticket(command) &&
+		!command->graph->invalidate_snapshot && !evp_command_queue_shared(command) && !evp_command_queue_in_turn(command);
+}
+
 const evp_kept_story_t *
 evp_command_kept_story(const evp_command_t *command)
 {
-	const evp_commands_t *commands = command->commands;
+	if (!takes_old_story(command))
+		return NULL;
+	return evp_stories_find(command->commands->stories, command->graph->aggregate_id, evp_now(command->proxy));
+}
 
-	/* With a registration that was renewed just now, what changes stories is heard of. */
-	if (!evp_db_is_up(command->proxy->db) || !evp_registry_lease_ok(command->proxy->registry))
-		return NULL;
-	/* One that has its answer already is not to be run, but to append what it has, with the aggregate to itself. */
-	if (command->fresh || command->tries > 0 || command->lock != NULL || command->has_response || needs_ticket(command) ||
-		command->graph->invalidate_snapshot || evp_command_queue_shared(command) || evp_command_queue_in_turn(command))
-		return NULL;
-	return evp_stories_find(commands->stories, command->graph->aggregate_id, evp_now(command->proxy));
+/* When this proxy last appended to the command's stream, or to one with the same hash. */
+static uint64_t *
+appended_at(const evp_command_t *command)
+{
+	evp_slice_t name = command->graph->aggregate_id;
+	uint32_t	hash = 2166136261u;
+
+	for (size_t i = 0; i < name.n; i++)
+		hash = (hash ^ name.p[i]) * 16777619u;
+	return &command->commands->appended_at[(hash ^ hash >> 16) & (EVP_APPENDED - 1)];
 }
 
 /* The event is a part of the story that the next command is run on. */
@@ -209,6 +227,8 @@ on_appended(void *arg, evp_store_status_t status, int64_t first, int64_t last, c
 		return;
 	if (status != EVP_STORE_OK)
 		evp_command_chain_broken(command);
+	else
+		*appended_at(command) = evp_now(command->proxy);
 	switch (status)
 	{
 		case EVP_STORE_OK:
@@ -378,7 +398,7 @@ ask_on(evp_command_t *command, const evp_story_t *story)
 	evp_buf_t	state,
 				events;
 
-	command->kept = false;
+	command->kept = story->standby;
 	command->visible = story->visible;
 	command->head = story->head;
 	evp_command_ran_alone(command);
@@ -412,6 +432,12 @@ on_story(void *arg, evp_store_status_t status, const evp_story_t *story, const c
 		return;
 	if (status != EVP_STORE_OK)
 		evp_command_store_failed(command, status, message);
+	else if (story->stored != NULL && story->standby)
+	{
+		/* The primary may still wait for another standby to have it: that it is stored is the primary's to say. */
+		command->fresh = true;
+		load(command);
+	}
 	else if (story->stored != NULL)
 		evp_command_answer_event(command, story->stored);
 	else if (evp_command_may_start(command, evp_command_aggregate))
@@ -422,12 +448,19 @@ static void
 load(evp_command_t *command)
 {
 	evp_slice_t name = command->graph->aggregate_id;
+	uint64_t	changed_at = command->commands->story_changed_at;
+	uint64_t	since = *appended_at(command) > changed_at ? *appended_at(command) : changed_at;
 
 	evp_command_drop_response(command);
 	command->changes = command->commands->story_changes;
 	command->epoch = evp_command_epoch(command);
 	command->wait = EVP_WAIT_STORE;
-	evp_store_load(command->proxy->store, command->request->source, (const char *) name.p, name.n, command->id,
+	/* What was erased or deleted must not come back by a snapshot that is made of an old story. */
+	if (takes_old_story(command))
+		evp_store_load_near(command->proxy->store, command->request->source, (const char *) name.p, name.n, command->id, since,
+							evp_command_store_deadline(command), on_story, command);
+	else
+		evp_store_load(command->proxy->store, command->request->source, (const char *) name.p, name.n, command->id,
 				   command->graph->invalidate_snapshot ? EVP_LOAD_EVENTS : EVP_LOAD_SNAPSHOT,
 				   evp_command_store_deadline(command), on_story, command);
 }

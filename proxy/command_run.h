@@ -48,6 +48,9 @@ typedef enum evp_command_place
 	EVP_PLACE_SENT				/* its append is on the way */
 } evp_command_place_t;
 
+/* A power of two.  Where two streams meet, one is loaded from the primary that could be from a standby. */
+#define EVP_APPENDED 4096
+
 struct evp_commands
 {
 	evp_proxy_t *proxy;
@@ -55,6 +58,8 @@ struct evp_commands
 	evp_command_queue_t *queues;
 	evp_stories_t *stories;
 	uint64_t	story_changes;	/* besides appends, and gaps in what is heard of those */
+	uint64_t	story_changed_at;	/* the last of them */
+	uint64_t	appended_at[EVP_APPENDED];	/* the last append of this proxy to a stream, by the hash of its name */
 	evp_command_t *ready;		/* EVP_WAIT_TURN */
 	evp_command_t *delayed;		/* EVP_WAIT_DELAY */
 	size_t		queued;			/* EVP_WAIT_QUEUE */

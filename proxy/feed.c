@@ -320,7 +320,7 @@ read_log(fetch_t *fetch)
 	fetch->feed->readers++;
 	/* A standby that has something to give; where the head is, the primary alone can say. */
 	if (!fetch->confirmed && fetch->position < fetch->feed->watermark)
-		evp_reads_run(proxy->reads, &statement, fetch->position + 1, on_read, fetch);
+		evp_reads_run(proxy->reads, &statement, fetch->position + 1, 0, on_read, fetch);
 	else
 		evp_db_run(proxy->db, EVP_DB_READ, &statement, on_read, fetch);
 }

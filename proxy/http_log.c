@@ -187,7 +187,7 @@ send_read(read_t *read, const evp_db_statement_t *statement)
 	if (watermark < 0)
 		evp_db_run(proxy->db, EVP_DB_READ, statement, on_read, read);
 	else
-		evp_reads_run(proxy->reads, statement, cursor->filter->seen > wanted ? cursor->filter->seen : wanted, on_read, read);
+		evp_reads_run(proxy->reads, statement, cursor->filter->seen > wanted ? cursor->filter->seen : wanted, 0, on_read, read);
 }
 
 static void

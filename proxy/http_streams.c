@@ -470,7 +470,7 @@ start_read(read_t *read)
 	if (read->primary)
 		evp_db_run(proxy->db, EVP_DB_READ, &statement, on_read, read);
 	else
-		evp_reads_run(proxy->reads, &statement, read->query.seen, on_read, read);
+		evp_reads_run(proxy->reads, &statement, read->query.seen, 0, on_read, read);
 }
 
 void

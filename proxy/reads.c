@@ -64,6 +64,7 @@ typedef struct read
 	evp_reads_t *reads;
 	evp_db_statement_t statement;
 	int64_t		position;
+	uint64_t	since;
 	uint64_t	until;			/* it waits for a standby until then */
 	evp_db_cb	cb;
 	void	   *arg;
@@ -121,11 +122,11 @@ is_near(const evp_reads_t *reads, const standby_t *standby)
 }
 
 /*
- * The standby with the least to do that is near and has a position, -1: none.
- * *behind: one is near and has it not yet.
+ * The standby with the least to do that is near, has a position, and what was
+ * committed before a time; -1: none.  *behind: one has not the position yet.
  */
 static int
-pick(evp_reads_t *reads, int64_t position, bool *behind)
+pick(evp_reads_t *reads, int64_t position, uint64_t since, bool *behind)
 {
 	int			best = -1;
 	unsigned	least = DEPTH;
@@ -136,7 +137,8 @@ pick(evp_reads_t *reads, int64_t position, bool *behind)
 		standby_t  *standby = &reads->standbys[i];
 		unsigned	in_flight;
 
-		if (!is_up(standby) || !is_near(reads, standby))
+		/* A primary that was asked in the same millisecond may have been asked before. */
+		if (!is_up(standby) || !is_near(reads, standby) || (since > 0 && standby->shows <= since))
 			continue;
 		if (standby->watermark < position)
 		{
@@ -354,7 +356,7 @@ serve_waiting(evp_reads_t *reads)
 	DL_FOREACH_SAFE(reads->waiting, read, next)
 	{
 		bool		behind;
-		int			standby = pick(reads, read->position, &behind);
+		int			standby = pick(reads, read->position, read->since, &behind);
 
 		if (standby < 0 && behind && evp_now(reads->proxy) < read->until)
 			continue;
@@ -403,7 +405,7 @@ new_read(evp_reads_t *reads, const evp_db_statement_t *s)
 }
 
 void
-evp_reads_run(evp_reads_t *reads, const evp_db_statement_t *statement, int64_t position, evp_db_cb cb, void *arg)
+evp_reads_run(evp_reads_t *reads, const evp_db_statement_t *statement, int64_t position, uint64_t since, evp_db_cb cb, void *arg)
 {
 	const evp_config_t *config = &reads->proxy->config;
 	read_t	   *read = NULL;
@@ -411,7 +413,7 @@ evp_reads_run(evp_reads_t *reads, const evp_db_statement_t *statement, int64_t p
 	int			standby = -1;
 
 	if (reads->count > 0 && !reads->stopped)
-		standby = pick(reads, position, &behind);
+		standby = pick(reads, position, since, &behind);
 	if (standby >= 0 || (behind && config->standby_wait > 0 && reads->waiting_count < config->db_queue))
 		read = new_read(reads, statement);
 	if (read == NULL)
@@ -424,6 +426,7 @@ evp_reads_run(evp_reads_t *reads, const evp_db_statement_t *statement, int64_t p
 	read->cb = cb;
 	read->arg = arg;
 	read->position = position;
+	read->since = since;
 	if (standby >= 0)
 	{
 		evp_db_run_on(reads->proxy->db, EVP_DB_STANDBY, (unsigned) standby, &read->statement, on_done, read);

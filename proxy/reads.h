@@ -17,11 +17,12 @@ void evp_reads_free(evp_reads_t *reads);
 
 /*
  * Runs a statement that only reads, as evp_db_run does, where reads go.  A
- * standby has what was committed standby-lag ago, and all events up to position
- * (0: whatever it has): it is waited for standby-wait at most.  What no standby
- * does, or fails at one, the primary does; so an error is the primary's word.
+ * standby has what was committed standby-lag ago, and before the time since
+ * (evp_now; 0: no matter), and all events up to position (0: no matter), for
+ * which it is waited standby-wait at most.  What no standby does, or fails at
+ * one, the primary does; so an error is the primary's word.
  */
-void evp_reads_run(evp_reads_t *reads, const evp_db_statement_t *statement, int64_t position, evp_db_cb cb, void *arg);
+void evp_reads_run(evp_reads_t *reads, const evp_db_statement_t *statement, int64_t position, uint64_t since, evp_db_cb cb, void *arg);
 
 /* Reads that wait for a standby to reach their position. */
 size_t evp_reads_waiting(const evp_reads_t *reads);

@@ -645,7 +645,14 @@ void
 evp_store_load(evp_store_t *store, uint64_t source, const char *stream, size_t len, const uint8_t *id, evp_load_what_t what,
 			   uint64_t deadline, evp_load_cb cb, void *arg)
 {
-	evp_story_load(store->proxy, source, stream, len, id, what, deadline, cb, arg);
+	evp_story_load(store->proxy, source, stream, len, id, what, NULL, deadline, cb, arg);
+}
+
+void
+evp_store_load_near(evp_store_t *store, uint64_t source, const char *stream, size_t len, const uint8_t *id, uint64_t since,
+					uint64_t deadline, evp_load_cb cb, void *arg)
+{
+	evp_story_load(store->proxy, source, stream, len, id, EVP_LOAD_SNAPSHOT, &since, deadline, cb, arg);
 }
 
 void

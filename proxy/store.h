@@ -34,6 +34,7 @@ typedef struct evp_story
 	const evp_event_t *events;	/* behind the snapshot, in order, erased ones left out; domain and service events, each with a class where
 								 * any is known for its type */
 	size_t		event_count;
+	bool		standby;		/* it is a standby's: others may have appended since, or stored the event that was asked for */
 	bool		visible;		/* it has a snapshot, or events, erased ones too: it is not deleted with all of them */
 } evp_story_t;
 
@@ -57,6 +58,11 @@ typedef enum evp_load_what
  * deadline where its connection is lost.  Called back exactly once, never from within. */
 void evp_store_load(evp_store_t *store, uint64_t source, const char *stream, size_t len, const uint8_t *id, evp_load_what_t what,
 					uint64_t deadline, evp_load_cb cb, void *arg);
+
+/* The same with EVP_LOAD_SNAPSHOT, where reads go: from a standby that has what was committed before a time (reads.h), or
+ * the primary. */
+void evp_store_load_near(evp_store_t *store, uint64_t source, const char *stream, size_t len, const uint8_t *id, uint64_t since,
+						 uint64_t deadline, evp_load_cb cb, void *arg);
 
 /* One append (see pack.h), in turn with other sources (fair.h); one that is chained has the source of that before it.  Its
  * bytes are copied.  An outcome that is unknown is asked again with the same bytes and ids until the deadline; a busy stream

@@ -10,6 +10,7 @@
 
 #include "db.h"
 #include "metrics.h"
+#include "reads.h"
 #include "rows.h"
 
 bool
@@ -102,6 +103,8 @@ typedef struct load
 	bool		has_id;
 	uint8_t		id[16];
 	evp_load_what_t what;
+	bool		near;			/* a standby's will do that has what was committed before since */
+	uint64_t	since;
 	evp_db_tries_t tries;
 	size_t		stream_len;
 	char		stream[];
@@ -121,7 +124,10 @@ on_loaded(void *arg, const evp_db_result_t *result)
 	{
 		case EVP_DB_OK:
 			if (evp_story_read(result->rows, &story, &memory))
+			{
+				story.standby = result->standby;
 				load->cb(load->arg, EVP_STORE_OK, &story, NULL);
+			}
 			else
 				load->cb(load->arg, EVP_STORE_REFUSED, NULL, "evento.load_stream is of another version, or memory is short");
 			free(memory);
@@ -152,16 +158,19 @@ run_load(load_t *load)
 	const char *values[] = {load->stream, load->has_id ? (const char *) load->id : NULL,
 		load->what == EVP_LOAD_STORED ? NULL : &snapshot};
 	const int	lengths[] = {(int) load->stream_len, 16, 1};
+	const evp_db_statement_t statement = {.sql = "SELECT part, " EVP_EVENT_COLUMNS " FROM evento.load_stream($1, $2, $3)",
+		.nparams = 3,.types = types,.values = values,.lengths = lengths,.formats = formats,.result_format = 1,
+		.source = load->source,.deadline = evp_store_wait_until(load->proxy->store, load->deadline)};
 
-	evp_db_run(load->proxy->db, EVP_DB_READ,
-			   &(evp_db_statement_t) {.sql = "SELECT part, " EVP_EVENT_COLUMNS " FROM evento.load_stream($1, $2, $3)",
-			   .nparams = 3,.types = types,.values = values,.lengths = lengths,.formats = formats,.result_format = 1,
-			   .source = load->source,.deadline = evp_store_wait_until(load->proxy->store, load->deadline)}, on_loaded, load);
+	if (load->near)
+		evp_reads_run(load->proxy->reads, &statement, 0, load->since, on_loaded, load);
+	else
+		evp_db_run(load->proxy->db, EVP_DB_READ, &statement, on_loaded, load);
 }
 
 void
 evp_story_load(evp_proxy_t *proxy, uint64_t source, const char *stream, size_t len, const uint8_t *id, evp_load_what_t what,
-			   uint64_t deadline, evp_load_cb cb, void *arg)
+			   const uint64_t *since, uint64_t deadline, evp_load_cb cb, void *arg)
 {
 	load_t	   *load = malloc(sizeof(*load) + len + 1);
 
@@ -176,6 +185,8 @@ evp_story_load(evp_proxy_t *proxy, uint64_t source, const char *stream, size_t l
 	if (id != NULL)
 		memcpy(load->id, id, 16);
 	load->what = what;
+	load->near = since != NULL;
+	load->since = since != NULL ? *since : 0;
 	load->tries = (evp_db_tries_t) {.begun = evp_now(proxy)};
 	load->stream_len = len;
 	memcpy(load->stream, stream, len);

@@ -36,8 +36,8 @@ bool evp_story_event(const PGresult *rows, int row, int first, evp_event_t *even
  */
 bool evp_story_read(const PGresult *rows, evp_story_t *story, evp_event_t **memory);
 
-/* What evp_store_load does (store.h). */
+/* What evp_store_load does (store.h), and, with since, evp_store_load_near. */
 void evp_story_load(evp_proxy_t *proxy, uint64_t source, const char *stream, size_t len, const uint8_t *id, evp_load_what_t what,
-					uint64_t deadline, evp_load_cb cb, void *arg);
+					const uint64_t *since, uint64_t deadline, evp_load_cb cb, void *arg);
 
 #endif /* EVP_STORY_H */

@@ -8,6 +8,7 @@
 
 #include "db.h"
 #include "metrics.h"
+#include "reads.h"
 #include "rows.h"
 #include "story.h"
 #include "unit.h"
@@ -24,6 +25,15 @@ evp_db_run(evp_db_t *db, evp_db_lane_t lane, const evp_db_statement_t *statement
 	(void) cb;
 	(void) arg;
 	fail_msg("no database here");
+}
+
+void
+evp_reads_run(evp_reads_t *reads, const evp_db_statement_t *statement, int64_t position, uint64_t since, evp_db_cb cb, void *arg)
+{
+	(void) reads;
+	(void) position;
+	(void) since;
+	evp_db_run(NULL, EVP_DB_READ, statement, cb, arg);
 }
 
 bool

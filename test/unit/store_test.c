@@ -49,6 +49,15 @@ evp_db_run(evp_db_t *db, evp_db_lane_t lane, const evp_db_statement_t *statement
 	idle = 0;
 }
 
+void
+evp_reads_run(evp_reads_t *reads, const evp_db_statement_t *statement, int64_t position, uint64_t since, evp_db_cb cb, void *arg)
+{
+	(void) reads;
+	(void) position;
+	(void) since;
+	evp_db_run(NULL, EVP_DB_READ, statement, cb, arg);
+}
+
 int
 evp_db_idle(const evp_db_t *db, evp_db_lane_t lane)
 {

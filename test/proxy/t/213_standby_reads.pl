@@ -186,7 +186,7 @@ is(types($answer), 'A B D E F', 'a read that a standby does not answer is done b
 
 reads_from(near => 'standby', 'it is read from');
 $primary->stop('immediate');
-reads_from(near => 'primary', 'without a primary the age of a standby is not known');
+reads_from($_ => 'primary', "$_: without a primary the age of a standby is not known") for qw(old near);
 $standby->promote;
 $proxy{near}->wait_http('/readyz', 60);
 $standby->safe_psql('postgres', q(SELECT evento.append('s', 'G', '{}')));
