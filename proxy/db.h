@@ -87,7 +87,7 @@ evp_db_connection_t evp_db_connection(const evp_db_t *db, evp_db_lane_t lane, un
 /* Runs a statement on a connection that is up, whatever is in flight there. */
 void evp_db_run_on(evp_db_t *db, evp_db_lane_t lane, unsigned i, const evp_db_statement_t *statement, evp_db_cb cb, void *arg);
 
-/* Ends a connection, which is made anew.  Calls back, from within, for what is in flight on it: EVP_DB_UNKNOWN. */
+/* Ends a connection, which is made anew, in a turn of its own; what is in flight on it ends as EVP_DB_UNKNOWN. */
 void evp_db_drop(evp_db_t *db, evp_db_lane_t lane, unsigned i, const char *reason);
 
 /* The tries of a statement that only reads. */

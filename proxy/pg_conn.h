@@ -96,6 +96,7 @@ void evp_pg_conn_hurry(evp_pg_conn_t *conn);
 
 /* Gives a connection up that was accepted, in a turn of its own; statements in flight finish as unknown. */
 void evp_pg_conn_give_up(evp_pg_conn_t *conn, const char *why);
+
 /* Closes the connection for good; statements in flight finish as unknown. */
 void evp_pg_conn_stop(evp_pg_conn_t *conn);
 
