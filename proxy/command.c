@@ -563,6 +563,7 @@ evp_commands_new(evp_proxy_t *proxy)
 	uv_timer_init(proxy->loop, &commands->sweep);
 	commands->tick.data = commands;
 	commands->sweep.data = commands;
+	evp_command_turns_init(commands);
 	evp_db_subscribe(proxy->db, on_database, commands);
 	evp_db_listen(proxy->db, "evento_story", on_story_changed, commands);
 	evp_db_listen(proxy->db, "evento_turn", on_turns, commands);
@@ -586,6 +587,7 @@ evp_commands_stop(evp_commands_t *commands)
 	evp_turn_stop(&commands->turn);
 	uv_close((uv_handle_t *) &commands->tick, NULL);
 	uv_close((uv_handle_t *) &commands->sweep, NULL);
+	evp_command_turns_stop(commands);
 }
 
 size_t

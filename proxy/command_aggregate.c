@@ -65,7 +65,7 @@ takes_old_story(const evp_command_t *command)
 		return false;
 	/* One that has its answer already is not to be run, but to append what it has, with the aggregate to itself. */
 	return !command->fresh && command->tries == 0 && command->lock == NULL && !command->has_response && !needs_ticket(command) &&
-		!command->graph->invalidate_snapshot && !evp_command_queue_shared(command) && !evp_command_queue_in_turn(command);
+		!command->graph->invalidate_snapshot && !evp_command_queue_shared(command) && !evp_command_is_in_turn(command);
 }
 
 const evp_kept_story_t *
@@ -133,7 +133,7 @@ evp_command_aggregate(evp_command_t *command)
 		/* The story that it was to be run on has gone since. */
 		evp_command_requeue(command, evp_command_aggregate);
 	}
-	else if (command->lock == NULL && evp_command_queue_in_turn(command))
+	else if (command->lock == NULL && evp_command_is_in_turn(command))
 		evp_command_take_turn(command, load);
 	else
 		load(command);
@@ -146,12 +146,12 @@ again(evp_command_t *command)
 	uint64_t	pause;
 
 	/* The others have gone back to running ahead while it had its turn. */
-	if (command->lock != NULL && command->in_turn && !evp_command_queue_in_turn(command))
+	if (command->lock != NULL && command->in_turn && !evp_command_is_in_turn(command))
 		evp_command_call_for_turns(command);
 	/* Callers at other proxies want the same aggregate all the time: from here on in turn with them. */
 	if (command->tries <= TRIES_AT_ONCE)
 		evp_command_aggregate(command);
-	else if (command->lock == NULL && locks_itself(command) && !evp_command_queue_in_turn(command))
+	else if (command->lock == NULL && locks_itself(command) && !evp_command_is_in_turn(command))
 		evp_command_lock(command, load);
 	else if (command->lock == NULL)
 	{
@@ -160,7 +160,7 @@ again(evp_command_t *command)
 	}
 	else
 	{
-		if (!command->in_turn && !evp_command_queue_in_turn(command))
+		if (!command->in_turn && !evp_command_is_in_turn(command))
 			evp_command_call_for_turns(command);
 		pause = UINT64_C(4) << (command->tries - TRIES_AT_ONCE < 4 ? command->tries - TRIES_AT_ONCE : 4);
 		if (pause > PAUSE_MOST)

@@ -29,9 +29,6 @@
 /* Commands whose events are not stored yet, at most. */
 #define AHEAD_MOST		64
 
-/* Commands on an aggregate go in turn for so long after that was asked for. */
-#define IN_TURN_MS		3000
-
 /* So many commands are run alone, each on a story newly loaded, after one was not stored: others want the aggregate too. */
 #define ALONE_AFTER		8
 
@@ -44,7 +41,6 @@ struct evp_command_queue
 	evp_command_t *sent;		/* EVP_WAIT_STORE, in the order in which they were sent */
 	unsigned	ahead;			/* in the chain, or sent */
 	unsigned	alone;			/* commands still to be run alone */
-	uint64_t	in_turn_until;
 	uint64_t	epoch;			/* changes where one was not stored */
 	size_t		len;
 	char		name[];
@@ -259,22 +255,6 @@ bool
 evp_command_is_ahead(const evp_command_t *command)
 {
 	return command->queue->chain != NULL || command->queue->sent != NULL;
-}
-
-bool
-evp_command_queue_in_turn(const evp_command_t *command)
-{
-	return evp_now(command->proxy) < command->queue->in_turn_until;
-}
-
-void
-evp_command_go_in_turn(evp_commands_t *commands, evp_slice_t name)
-{
-	evp_command_queue_t *queue;
-
-	HASH_FIND(hh, commands->queues, name.p, name.n, queue);
-	if (queue != NULL)
-		queue->in_turn_until = evp_now(commands->proxy) + IN_TURN_MS;
 }
 
 uint64_t

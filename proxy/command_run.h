@@ -4,6 +4,7 @@
  *
  * command.c            starts, delays and ends commands
  * command_queue.c      those on one aggregate
+ * command_turns.c      aggregates on which they go in turn at all proxies
  * command_aggregate.c  domain commands: story, handler, append, conflict
  * command_service.c    service commands: handler, append
  */
@@ -25,6 +26,7 @@
 
 typedef struct evp_command evp_command_t;
 typedef struct evp_command_queue evp_command_queue_t;	/* the commands on one aggregate; command_queue.c's */
+typedef struct evp_command_mark evp_command_mark_t; /* an aggregate whose commands go in turn; command_turns.c's */
 typedef void (*evp_command_step) (evp_command_t *command);
 
 /* What a command waits for; it always waits for exactly one thing, and whoever lets it go on says what is next. */
@@ -56,6 +58,7 @@ struct evp_commands
 	evp_proxy_t *proxy;
 	evp_command_t *all;
 	evp_command_queue_t *queues;
+	evp_command_mark_t *marks;
 	evp_stories_t *stories;
 	uint64_t	story_changes;	/* besides appends, and gaps in what is heard of those */
 	uint64_t	story_changed_at;	/* the last of them */
@@ -66,6 +69,7 @@ struct evp_commands
 	evp_turn_t	turn;
 	uv_timer_t	tick;			/* while some are delayed */
 	uv_timer_t	sweep;			/* while some are queued */
+	uv_timer_t	look;			/* while there are marks */
 	bool		stopped;
 };
 
@@ -195,11 +199,16 @@ uint64_t evp_command_epoch(const evp_command_t *command);
 
 /* Was the aggregate changed by others lately?  ran_alone: one more command has gone its way without a kept story. */
 bool evp_command_queue_shared(const evp_command_t *command);
+void evp_command_ran_alone(evp_command_t *command);
+
+/* ---- command_turns.c ---- */
+
+void evp_command_turns_init(evp_commands_t *commands);
+void evp_command_turns_stop(evp_commands_t *commands);
 
 /* Do commands on its aggregate go in turn, at all proxies?  Sets that, for a while. */
-bool evp_command_queue_in_turn(const evp_command_t *command);
+bool evp_command_is_in_turn(const evp_command_t *command);
 void evp_command_go_in_turn(evp_commands_t *commands, evp_slice_t name);
-void evp_command_ran_alone(evp_command_t *command);
 
 /* ---- command_aggregate.c, for the queue ---- */
 

@@ -138,7 +138,9 @@ sub run
 	my %flags = (
 		name => $self->{name}, database => $node->connstr('postgres') . ' user=proxy',
 		'bundle-address' => '127.0.0.1', 'bundle-port' => $self->{port}, 'internal-port' => $self->{internal},
-		'http-port' => $self->{http}, 'log-level' => 'debug', %{ $self->{flags} });
+		'http-port' => $self->{http}, 'log-level' => 'debug',
+		# A test looks after one connection at a time, and may take its time on a slow machine.
+		'idle-timeout' => '10min', %{ $self->{flags} });
 	my @args = map { ("--$_", $flags{$_}) } grep { defined $flags{$_} } sort keys %flags;
 	my $pid = fork // croak "fork: $!";
 	if (!$pid)

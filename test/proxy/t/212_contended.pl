@@ -1,7 +1,8 @@
 # 212_contended.pl
 #   An aggregate that callers at two proxies want all the time: one with a quick
 #   handler, which runs ahead, another with a slow one and no lock, which takes its
-#   turn; and one whose story SQL changes all the time, without events.
+#   turn, however long its handler takes; and one whose story SQL changes all the
+#   time, without events.
 use strict;
 use warnings;
 
@@ -20,30 +21,34 @@ my $many = $one->bundle(bundle => 'many', instance => 'many');
 my $few = $two->bundle(bundle => 'few', instance => 'few');
 ok($one->wait_for(sub { $test->sql(q(SELECT count(*) FROM evento.bundles WHERE enabled)) == 4 }), 'all are connected');
 
-use constant { OPEN => 12, SLOW => 6, SLOW_SECONDS => 0.06 };
+use constant OPEN => 12;
 
-for my $lock ('none', 'itself')
+# The quick ones' lock, how many slow ones, and seconds that each of their handlers takes.
+for ([ 'none', 6, 0.06], [ 'itself', 6, 0.06 ], [ 'none, long', 1, 5 ])
 {
+	my ($lock, $count, $seconds) = @$_;
 	my $stream = "hot-$lock";
-	my @lock = $lock eq 'none' ? (lock => undef) : ();
+	my @lock = $lock eq 'itself' ? () : (lock => undef);
 	my (%open, @asked, @answers);
-	my $stored = 0;
+	my ($stored, $quick_ones) = (0, 0);
 	my $waits;
 	my $until = time + 110;
-	# What comes next on a connection, for a moment at most.
-	my $next = sub { my ($bundle, $type) = @_; $bundle->pump(0.001) if !@{ $bundle->{queue} }; return $bundle->recv($type, timeout => 0) };
+	# What comes next on a connection, for a moment at most.  Whatever else has come stays in the queue, and is in nobody's way.
+	my $next = sub { my ($bundle, $type) = @_; $bundle->pump(0.001) if !grep { $_->{'@t'} eq $type } @{ $bundle->{queue} }; return $bundle->recv($type, timeout => 0) };
+	# A state now and then, without which each request would have all of the story.
+	my $quickly = sub { Evento::Bundle::domain_response('Quickly', '{}', ++$quick_ones % 20 == 0 ? (state => '{"n":1}') : ()) };
 	my $limit = sub { time < $until };
-	while ($limit->() && @answers < SLOW)
+	while ($limit->() && @answers < $count)
 	{
 		$open{ $many->command('Quick', $stream, '{}', @lock) } = 1 while keys %open < OPEN;
 		$waits //= $few->command('Slow', $stream, '{}', lock => undef);
 		while (my $req = $next->($quick, 'REQ'))
 		{
-			$quick->respond($req, Evento::Bundle::domain_response('Quickly', '{}'));
+			$quick->respond($req, $quickly->());
 		}
 		if (my $req = $next->($slow, 'REQ'))
 		{
-			push @asked, [ time + SLOW_SECONDS, $req ];
+			push @asked, [ time + $seconds, $req ];
 		}
 		while (@asked && $asked[0][0] <= time)
 		{
@@ -60,17 +65,17 @@ for my $lock ('none', 'itself')
 			undef $waits;
 		}
 	}
-	is(scalar(@answers), SLOW, "$lock: the slow ones are answered, beside $stored quick ones");
+	is(scalar(@answers), $count, "$lock: the slow ones are answered, beside $stored quick ones");
 	# The quick ones that are open are finished.
 	while ($limit->() && %open)
 	{
-		if (my $req = $next->($quick, 'REQ')) { $quick->respond($req, Evento::Bundle::domain_response('Quickly', '{}')) }
+		if (my $req = $next->($quick, 'REQ')) { $quick->respond($req, $quickly->()) }
 		while (my $rsp = $next->($many, 'RSP')) { delete $open{ $rsp->{correlationId} }; $stored++ }
 	}
 	is(scalar(keys %open), 0, "$lock: so are all quick ones");
-	is($test->sql("SELECT count(*) FROM evento.events WHERE stream = '$stream' AND type = 'Slowly'"), SLOW, "$lock: each of the slow ones is in the log, once");
+	is($test->sql("SELECT count(*) FROM evento.events WHERE stream = '$stream' AND type = 'Slowly'"), $count, "$lock: each of the slow ones is in the log, once");
 	is($test->sql("SELECT count(*) FROM evento.events WHERE stream = '$stream' AND type = 'Quickly'"), $stored, "$lock: and each of the quick ones");
-	cmp_ok($stored, '>', SLOW, "$lock: neither kept the other away");
+	cmp_ok($stored, '>', $count, "$lock: neither kept the other away");
 }
 is($test->sql('SELECT count(*) FROM evento._locks'), 0, 'no ticket is left') or diag($test->sql('SELECT name, ticket, fence FROM evento._locks'));
 
