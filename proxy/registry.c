@@ -23,6 +23,7 @@
 
 #define TICK_MS			100
 #define LOOK_MS			2000	/* a picture is taken at least so often */
+#define LOOK_LEAST_MS	50		/* and no more often for calls that nobody is known to handle */
 #define RETRY_MS		250
 /* The lease is 5 s of the database's clock, and locks rest on half of it (evp_registry_lease_ok): one renewal in that
  * time may be late or lost. */
@@ -54,6 +55,9 @@ struct evp_registry
 	bool		look_again;		/* something has changed since it was asked for */
 	uint64_t	looked_at;
 	uint64_t	seen_at;		/* when the newest picture that came was asked for */
+	uint64_t	looks;			/* pictures asked for */
+	uint64_t	seen;			/* the number of the newest that came */
+	bool		wanted;			/* a call waits for a picture that was asked for behind it */
 	bool		knows;
 	bool		distrust;		/* the database was away: it may have lost sessions of ours */
 
@@ -444,6 +448,7 @@ on_picture(void *arg, const evp_db_result_t *result)
 			evp_members_merge(r->members, r->proxy_id, picture.rows, picture.n, evp_now(r->proxy), on_superseded);
 			r->knows = true;
 			r->seen_at = r->looked_at;
+			r->seen = r->looks;
 			evp_router_instances_changed(r->proxy->router);
 			evp_links_proxies_changed(r->proxy->links);
 			full = r->superseded_len == MAX_SUPERSEDED;
@@ -473,6 +478,8 @@ look(evp_registry_t *r)
 		return;
 	r->looking = true;
 	r->looked_at = evp_now(r->proxy);
+	r->looks++;
+	r->wanted = false;
 	evp_db_run(r->proxy->db, EVP_DB_CONTROL, &statement, on_picture, r);
 }
 
@@ -498,7 +505,8 @@ tick(evp_registry_t *r)
 		send_registration(r);
 	else if (!r->asking && r->registered && now - r->asked_at >= RENEW_MS)
 		send_renewal(r);
-	if (r->registered && !r->unsure && (r->look_again || now - r->looked_at >= LOOK_MS))
+	if (r->registered && !r->unsure &&
+		(r->look_again || now - r->looked_at >= LOOK_MS || (r->wanted && now - r->looked_at >= LOOK_LEAST_MS)))
 		look(r);
 }
 
@@ -635,10 +643,27 @@ evp_registry_lease_ok(const evp_registry_t *r)
 	return r->registered && uv_hrtime() / 1000000 - r->renewed_at < LEASE_OK_MS;
 }
 
-bool
-evp_registry_knows(const evp_registry_t *r)
+uint64_t
+evp_registry_looks(const evp_registry_t *r)
 {
-	return r->knows;
+	return r->looks;
+}
+
+bool
+evp_registry_has_looked(evp_registry_t *r, uint64_t looks)
+{
+	uint64_t	now = evp_now(r->proxy);
+
+	if (r->knows && (r->seen > looks || r->stopped || r->leaving || !evp_db_is_up(r->proxy->db)))
+		return true;
+	if (r->wanted || (r->looking && r->looks > looks))
+		return false;
+	r->wanted = true;
+	if (now - r->looked_at >= LOOK_LEAST_MS)
+		look(r);
+	else
+		uv_timer_start(&r->timer, on_timer, r->looked_at + LOOK_LEAST_MS - now, TICK_MS);
+	return false;
 }
 
 const uint8_t *

@@ -31,8 +31,13 @@ void evp_registry_leave(evp_registry_t *registry, evp_registry_left_cb done, voi
 int64_t evp_registry_proxy_id(const evp_registry_t *registry);
 /* False once the lease was not renewed for 2.5 s: start nothing under a lock. */
 bool evp_registry_lease_ok(const evp_registry_t *registry);
-/* True once a picture of the cluster has come: a name that nobody handles is then known to have no handler. */
-bool evp_registry_knows(const evp_registry_t *registry);
+/*
+ * Pictures that have been asked for so far; and whether one has come that was asked for since there were so many: who is in
+ * none of it was not there at that time.  Where none has, one is asked for, and the router told when it is here; with the
+ * database away, the last one holds.
+ */
+uint64_t evp_registry_looks(const evp_registry_t *registry);
+bool evp_registry_has_looked(evp_registry_t *registry, uint64_t looks);
 /* The secret links are authenticated with; NULL before the first registration. */
 const uint8_t *evp_registry_secret(const evp_registry_t *registry, size_t *len);
 /* The other proxies, the instances and their names. */

@@ -57,6 +57,7 @@ struct evp_call
 	bool		again;			/* it is being asked for a second time or more */
 	uint8_t		id[16];
 	uint64_t	deadline;
+	uint64_t	looks;			/* pictures of the cluster that had been asked for when it was made */
 	UT_hash_handle hh;			/* in router->calls */
 
 	evp_instance_t *target;		/* asked, tied */
@@ -421,7 +422,7 @@ place_call(evp_call_t *call)
 
 	if (target != NULL)
 		ask(call, target);
-	else if (n == 0 && evp_registry_knows(registry))
+	else if (n == 0 && evp_registry_has_looked(registry, call->looks))
 		end_later(call, EVP_CALL_NO_HANDLER);
 	else if (call->queue == NULL)
 		wait_for_name(call);
@@ -557,6 +558,7 @@ evp_router_call(evp_router_t *router, const evp_call_spec_t *spec, evp_call_cb c
 	call->cb = cb;
 	call->arg = arg;
 	call->as_server = spec->as_server;
+	call->looks = evp_registry_looks(router->proxy->registry);
 	memcpy(call->name, spec->name, spec->name_len);
 	call->name_len = spec->name_len;
 	call->payload_type = keep(spec->payload_type, &ok);

@@ -10,8 +10,9 @@
  *    aggregate calls go to another instance under a fresh correlationId (nothing
  *    was stored), service calls end in EVP_CALL_GONE; queries move to another
  *    at once.  A call for a name whose only instances are cut, or connected and
- *    not ready yet, waits for them (within its deadline); where none is known
- *    it ends at once in EVP_CALL_NO_HANDLER.
+ *    not ready yet, waits for them (within its deadline); where there is
+ *    none in a picture of the cluster that is younger than the call, it ends in
+ *    EVP_CALL_NO_HANDLER.
  */
 #ifndef EVP_ROUTER_H
 #define EVP_ROUTER_H

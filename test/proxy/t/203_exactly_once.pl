@@ -108,10 +108,10 @@ for my $case ([ 'pg_terminate_backend', 'a connection that is lost in the middle
 # The standby stays away: the caller hears so, within its time.
 $test->standby_missing(1);
 my $start = time;
-$id = $caller->command('Change', 'late', '{}', timeout => 3000);
+$id = $caller->command('Change', 'late', '{}', timeout => 9000);
 $handler->respond($handler->recv('REQ'), Evento::Bundle::domain_response('Changed', '{"late":true}'));
-$answer = $caller->answer($id, timeout => 6);
-cmp_ok(time - $start, '<', 3, 'an append that is not confirmed fails within the time of its request');
+$answer = $caller->answer($id, timeout => 20);
+cmp_ok(time - $start, '<', 9, 'an append that is not confirmed fails within the time of its request');
 like($answer->{failure}{message}, qr/unknown/, 'saying that its outcome is unknown');
 $test->standby_missing(0);
 $id = $caller->command('Change', 'late');

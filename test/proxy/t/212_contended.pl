@@ -41,7 +41,7 @@ for ([ 'none', 6, 0.06], [ 'itself', 6, 0.06 ], [ 'none, long', 1, 5 ])
 	while ($limit->() && @answers < $count)
 	{
 		$open{ $many->command('Quick', $stream, '{}', @lock) } = 1 while keys %open < OPEN;
-		$waits //= $few->command('Slow', $stream, '{}', lock => undef);
+		$waits //= $few->command('Slow', $stream, '{}', lock => undef, timeout => 100_000);
 		while (my $req = $next->($quick, 'REQ'))
 		{
 			$quick->respond($req, $quickly->());
