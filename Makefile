@@ -8,7 +8,7 @@
 #   make install PROXY=no     installs the extension alone
 #   make uninstall            removes what make install has installed
 #   make run [ARGS=--once]    plays a demonstration on servers of its own
-#   make check [TESTS='…']    runs the tests
+#   make check [TESTS='…']    runs the tests [JOBS=2: so many files at a time]
 #   make check-versions       runs them with other versions of PostgreSQL [VERSIONS='15 17 18']
 #   make check-asserts        runs them on a server that checks itself
 #   make check-valgrind       runs those in SQL on a server under valgrind
@@ -25,6 +25,7 @@ PG_CONFIG ?= pg_config
 PREFIX ?= /usr/local
 ARGS ?=
 TESTS ?=
+JOBS ?=
 BENCH ?=
 SECONDS ?= 60
 PROXY ?= yes
@@ -45,24 +46,24 @@ ifeq ($(filter-out $(front_goals),$(goals)),)
 
 check:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check
-	@exec env TESTS='$(TESTS)' PG_CONFIG='$(PG_CONFIG)' perl '$(here)/test/lib/check.pl'
+	@exec env TESTS='$(TESTS)' JOBS='$(JOBS)' PG_CONFIG='$(PG_CONFIG)' perl '$(here)/test/lib/check.pl'
 
 check-long:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check
-	@exec env TESTS='$(TESTS)' PG_CONFIG='$(PG_CONFIG)' perl '$(here)/test/lib/check.pl' --long
+	@exec env TESTS='$(TESTS)' JOBS='$(JOBS)' PG_CONFIG='$(PG_CONFIG)' perl '$(here)/test/lib/check.pl' --long
 
 check-versions:
-	@exec env TESTS='$(TESTS)' VERSIONS='$(VERSIONS)' perl '$(here)/test/lib/check-versions.pl'
+	@exec env TESTS='$(TESTS)' JOBS='$(JOBS)' VERSIONS='$(VERSIONS)' perl '$(here)/test/lib/check-versions.pl'
 
 check-asserts:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check asserts
 	@config=$$(env PG_CONFIG='$(PG_CONFIG)' '$(here)/test/lib/debug-server') || exit; \
-	exec env TESTS='$(or $(TESTS),test/regress test/isolation test/tap)' PG_CONFIG="$$config" perl '$(here)/test/lib/check.pl' --logs=check-asserts --asserts
+	exec env TESTS='$(or $(TESTS),test/regress test/isolation test/tap)' JOBS='$(JOBS)' PG_CONFIG="$$config" perl '$(here)/test/lib/check.pl' --logs=check-asserts --asserts
 
 check-valgrind:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check valgrind
 	@config=$$(env PG_CONFIG='$(PG_CONFIG)' '$(here)/test/lib/debug-server') || exit; \
-	exec env TESTS='$(or $(TESTS),test/regress test/isolation)' PG_CONFIG="$$config" perl '$(here)/test/lib/check.pl' --logs=check-valgrind \
+	exec env TESTS='$(or $(TESTS),test/regress test/isolation)' JOBS='$(JOBS)' PG_CONFIG="$$config" perl '$(here)/test/lib/check.pl' --logs=check-valgrind \
 		--valgrind="$${config%/install/bin/pg_config}/valgrind.supp"
 
 check-docker:

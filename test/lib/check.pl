@@ -2,8 +2,8 @@
 # check.pl
 #   The driver of "make check": copies the sources to a private directory,
 #   builds them there with warnings as errors, runs the suites as an
-#   unprivileged user, and closes with "N passed, N failed, N skipped".
-#   test/README.md says what the suites may rely on.
+#   unprivileged user, JOBS files at a time, and closes with "N passed, N failed,
+#   N skipped".  test/README.md says what the suites may rely on.
 #
 #   check.pl [--long] [--logs=NAME] [--asserts | --valgrind=SUPPRESSIONS]
 #
@@ -25,21 +25,27 @@ my $top;
 BEGIN { $top = abs_path(dirname(__FILE__) . '/../..') }
 use lib "$top/test/lib";
 use Evento::Host;
+use Evento::Results;
+use Evento::Schedule;
 use Evento::Valgrind;
 
 my ($long, $asserts, $suppressions, $logs) = (0, 0, undef, 'check');
 GetOptions('long' => \$long, 'asserts' => \$asserts, 'valgrind=s' => \$suppressions, 'logs=s' => \$logs) or exit 2;
 $logs = "$top/build/$logs";
-# A file may take so long, in seconds, and all of them together.
+my $jobs = ($ENV{JOBS} // '') ne '' ? $ENV{JOBS} : Evento::Schedule::default_jobs();
+$jobs =~ /^[1-9]\d{0,2}$/ or die "JOBS must be a number from 1 on, not \"$jobs\"\n";
+# A file may take so long, in seconds, and longer beside others; and all of them together.
 my $slow = $long || $suppressions;
-my $file_timeout = $slow ? 3600 : $asserts ? 900 : 300;
-my $all_timeout = $slow ? 36000 : $asserts ? 7200 : 2400;
+my $file_timeout = ($slow ? 3600 : $asserts ? 900 : 300) * (1 + ($jobs - 1) / 2);
+my $all_timeout = $slow ? 36000 : 7200;
 my @wanted = split ' ', $ENV{TESTS} // '';
 my $logs_lock;
 my $host;
+# One server for all SQL tests, made when the first needs it, and memcheck's view of it.
+my ($server, $memcheck);
 my %log_read;
 my ($passed, $failed, $skipped) = (0, 0, 0);
-my (@failures, @skips);
+my (@failures, @skips, %running, %took);
 my $began = time;
 
 $| = 1;
@@ -54,7 +60,7 @@ sub interrupted
 {
 	my ($signal) = @_;
 	$SIG{$_} = 'IGNORE' for qw(INT TERM HUP);
-	print "\ninterrupted: ending what was started\n";
+	print "\ninterrupted: ending what was started\n", map { "  $_\n" } sort keys %running;
 	exit(128 + $signal);
 }
 
@@ -75,15 +81,18 @@ sub main
 	my $with_ledger = grep { $_->{name} =~ m{^test/tap/} } @items;
 	my $env = build($src, $with_proxy, $with_java, $with_ledger) or return 1;
 	check_tools($env) if $asserts || $suppressions;
-	for my $item (@items)
-	{
-		if (time - $began > $all_timeout)
-		{
-			failure($item->{name}, 'not run: the time for all tests was over');
-			next;
-		}
-		run_item($item, $env);
-	}
+	my $sql = grep { is_sql($_) } @items;
+	Evento::Schedule::run(
+		$jobs,
+		sub { begin_item($_[0], $env) },
+		sub {
+			my ($item) = @_;
+			ended($item) or return 0;
+			report_item($item, $env);
+			stop_sql_server() if is_sql($item) && !--$sql;
+			return 1;
+		},
+		@items);
 	return summary();
 }
 
@@ -101,7 +110,7 @@ sub take_logs
 
 # ---- what there is to run ----
 
-# Gives the items in the order in which they run: { name, kind, … }; parts are
+# Gives the items: { name, kind, … }, and what Evento::Schedule takes; parts are
 # the files that one item runs together.
 sub discover
 {
@@ -114,12 +123,18 @@ sub discover
 		push @items, { %make, name => "$dir (address and undefined behaviour sanitizers)", goal => [ '-C', "$src/$dir", 'check', 'SANITIZE=1' ] }
 		  if $dir eq 'test/unit';
 	}
-	push @items, map { { name => short($src, $_), kind => 'regress', file => $_ } } sort glob "$src/test/regress/sql/*.sql";
-	push @items, map { { name => short($src, $_), kind => 'pgtap', file => $_ } } sort glob "$src/test/regress/pgtap/*.sql";
-	push @items, map { { name => short($src, $_), kind => 'isolation', file => $_ } } sort glob "$src/test/isolation/specs/*.spec";
-	push @items, map { { name => short($src, $_), kind => 'perl', file => $_ } } map { sort glob "$src/$_" } qw(test/tap/*.pl test/proxy/t/*.pl test/interop/t/*.pl test/packages/t/*.pl);
+	# One server for these, and the machine's memory for those.
+	my $add = sub { my ($kind, %more) = @_; return map { { name => short($src, $_), kind => $kind, file => $_, %more } } sort glob "$src/test/$more{glob}" };
+	push @items, $add->('regress', glob => 'regress/sql/*.sql', lane => 'sql'), $add->('pgtap', glob => 'regress/pgtap/*.sql', lane => 'sql'),
+	  $add->('isolation', glob => 'isolation/specs/*.spec', lane => 'sql');
+	push @items, $add->('perl', glob => 'tap/*.pl'), $add->('perl', glob => 'proxy/t/*.pl'), $add->('perl', glob => 'interop/t/*.pl', lane => 'java', early => 1),
+	  $add->('perl', glob => 'packages/t/*.pl');
+	$_->{alone} = Evento::Schedule::alone($_->{file}) for grep { $_->{kind} eq 'perl' } @items;
 	return @items;
 }
+
+# Whether it runs on the server of the SQL tests.
+sub is_sql { return $_[0]->{kind} =~ /^(?:regress|pgtap|isolation)$/ }
 
 sub short
 {
@@ -166,7 +181,7 @@ sub build
 		}
 		$bin //= (split /\n/, Evento::Host::slurp($out))[-1];
 	}
-	printf "  %.0f s\n", time - $start;
+	printf "  %.0f s\n%s", time - $start, $jobs > 1 ? "$jobs files at a time\n" : '';
 
 	chomp(my $pgxs = `'$bin/pg_config' --pgxs`);
 	my $pgxs_src = dirname(dirname($pgxs));
@@ -185,6 +200,7 @@ sub build
 			# A copy of the sources has other neighbours than the checkout.
 			(-d "$top/../shared/maven" ? (EVENTO_MAVEN_REPOSITORY => abs_path("$top/../shared/maven")) : ()),
 			(defined $host->{user} && $with_java ? (MAVEN_LOCAL_REPOSITORY => maven_cache()) : ()),
+			PG_TEST_PORT_DIR => port_dir(),
 			PERL5LIB => "$pgxs_src/test/perl:$src/test/lib",
 			PG_REGRESS => "$pgxs_src/test/regress/pg_regress",
 			CMOCKA_MESSAGE_OUTPUT => 'TAP',
@@ -201,54 +217,104 @@ sub maven_cache
 	return $dir;
 }
 
+# Where PostgreSQL::Test notes who has which port: one place for all files, and
+# for a run beside this one.
+sub port_dir
+{
+	my $uid = defined $host->{user} ? (getpwnam($host->{user}))[2] : $>;
+	my $dir = "/var/tmp/evento-ports-$uid";
+	eval { $host->mkdir($dir) };
+	my ($owner) = (lstat $dir)[4];
+	return defined $owner && $owner == $uid && -d _ ? $dir : $host->mkdir("$host->{dir}/ports");
+}
+
 # ---- running ----
 
-sub run_item
+# Starts an item, of which begin, the outputs, the directory for its files and the
+# process are noted in it; died, where it could not be started.
+my $number = 0;
+
+sub begin_item
 {
 	my ($item, $env) = @_;
-	my $base = $item->{name} =~ s{^test/}{}r =~ s{[^\w.-]+}{-}gr;
-	my ($out, $err) = ("$logs/$base.out", "$logs/$base.err");
-	my $start = time;
-	printf '%-56s ', $item->{name};
-
-	my ($status, $why) = (0, '');
-	my $counts = eval {
+	my $base = $item->{base} = $item->{name} =~ s{^test/}{}r =~ s{[^\w.-]+}{-}gr;
+	$item->{$_} = "$logs/$base.$_" for qw(out err);
+	$item->{begin} = time;
+	$running{ $item->{name} } = 1;
+	if (time - $began > $all_timeout)
+	{
+		$item->{died} = 'the time for all tests was over';
+		return;
+	}
+	$item->{limit}{until} = time + $file_timeout;
+	$item->{dir} = $host->mkdir("$host->{dir}/run/$base");
+	# Short, since the names of sockets may not be long.
+	my %env = (%{ $env->{vars} }, TMPDIR => $host->mkdir("$host->{dir}/tmp/" . ++$number));
+	eval {
 		my $kind = $item->{kind};
-		($status, $why) =
-			$kind eq 'make' ? run_make($item, $env, $out, $err)
-		  : $kind eq 'perl' ? run_perl($item, $env, $out, $err, $base)
-		  : $kind eq 'pgtap' ? run_pgtap($item, $env, $out, $err)
-		  : run_regress($item, $env, $out, $err, $base);
-		$kind eq 'regress' || $kind eq 'isolation' ? parse_regress(Evento::Host::slurp($out)) : parse_tap(Evento::Host::slurp($out), $kind ne 'make');
+		my ($command, $cwd, %more) =
+			$kind eq 'make' ? ([ 'make', '-s', @{ $item->{goal} }, 'WERROR=1' ], $env->{src})
+		  : $kind eq 'perl' ? perl_command($item, $env)
+		  : $kind eq 'pgtap' ? pgtap_command($item, $env)
+		  : regress_command($item, $env);
+		$item->{pid} = $host->start($command, out => $item->{out}, err => $item->{err}, cwd => $cwd, part => $base, env => { %env, %more });
 	};
-	my $died = $@;
-	my @left = $item->{kind} eq 'perl' ? grep { !/^(?:sh|perl)$/ } $host->end_processes : ();
-	$host->unmount_small_disk;
+	$item->{died} = $@;
+	return;
+}
+
+# Whether an item has come to its end, with its status; one that takes too long is ended.
+sub ended
+{
+	my ($item) = @_;
+	return 1 if $item->{died};
+	$item->{status} = $host->status_of($item->{pid});
+	return 1 if defined $item->{status};
+	$host->end_if_late($item->{pid}, $item->{limit});
+	return 0;
+}
+
+# Clears up behind an item, and tells what came of it.
+sub report_item
+{
+	my ($item, $env) = @_;
+	my ($name, $base, $died) = @$item{qw(name base died)};
+	my $status = $item->{status} // 0;
+	my (@left, $counts);
+	if ($item->{pid})
+	{
+		@left = grep { !/^(?:sh|perl)$/ } $host->end_processes(part => $base, dir => $item->{dir});
+		$host->unmount_small_disk("$item->{dir}/small");
+		my $text = Evento::Host::slurp($item->{out});
+		$counts = $item->{kind} =~ /^(?:regress|isolation)$/ ? Evento::Results::of_regress($text) : Evento::Results::of_tap($text, $item->{kind} ne 'make');
+	}
 
 	my @bad = $counts ? @{ $counts->{bad} } : ();
 	push @bad, "could not be run: $died" if $died;
-	push @bad, "took longer than $file_timeout s" if $why eq 'timeout';
+	push @bad, "took longer than $file_timeout s" if $item->{limit}{late};
 	push @bad, 'left processes behind: ' . join(', ', @left) if @left;
-	push @bad, crashes($base), memory_errors($base);
+	push @bad, is_sql($item) ? (crashes($server ? $server->{log} : ()), memory_errors($base)) : $item->{pid} ? crashes(split /\n/, `find '$item->{dir}' -name '*.log' -type f 2>/dev/null`) : ();
 	my $n = $counts ? $counts->{passed} : 0;
 	push @bad, 'ran no test' if !@bad && $counts && !$n && !@{ $counts->{skips} };
 	push @bad, sprintf('ended with %s %d', $status & 127 ? ('signal', $status & 127) : ('status', $status >> 8)) if $status != 0 && (!@bad || !$n);
 
-	$passed += $counts->{passed} if $counts;
+	$passed += $n;
 	for my $skip ($counts ? @{ $counts->{skips} } : ())
 	{
 		$skipped++;
-		push @skips, "$item->{name}: $skip";
+		push @skips, "$name: $skip";
 	}
-	failure($item->{name}, $_) for @bad;
-	printf "%s %3d passed%s%s  %.1f s\n", @bad ? 'FAILED' : 'ok    ', $n, (@bad ? ', ' . @bad . ' failed' : ''),
-	  ($counts && @{ $counts->{skips} } ? ', ' . @{ $counts->{skips} } . ' skipped' : ''), time - $start;
+	failure($name, $_) for @bad;
+	$took{$name} = time - $item->{begin};
+	delete $running{$name};
+	printf "%-56s %s %3d passed%s%s  %.1f s\n", $name, @bad ? 'FAILED' : 'ok    ', $n, (@bad ? ', ' . @bad . ' failed' : ''),
+	  ($counts && @{ $counts->{skips} } ? ', ' . @{ $counts->{skips} } . ' skipped' : ''), $took{$name};
 	if (@bad)
 	{
 		# What the servers of the test had to say outlives the private directory.
-		system('cp', '-r', $_, "$logs/$base.log") for grep { -d } "$host->{dir}/run/$base/tmp_check/log", "$host->{dir}/run/$base/log";
+		system('cp', '-r', $_, "$logs/$base.log") for grep { -d } map { "$host->{dir}/run/$base/$_" } qw(tmp_check/log log);
 		print "    $_\n" for map { s/\n+$//r =~ s/\n/\n      /gr } @bad;
-		print map { "    | $_\n" } tail($err, 30), $item->{kind} =~ /make|pgtap/ ? tail($out, 30) : (), diffs($item, $env, $base);
+		print map { "    | $_\n" } tail($item->{err}, 30), $item->{kind} =~ /make|pgtap/ ? tail($item->{out}, 30) : (), diffs($item);
 	}
 	return;
 }
@@ -261,27 +327,18 @@ sub failure
 	return;
 }
 
-sub run_make
-{
-	my ($item, $env, $out, $err) = @_;
-	return $host->wait($host->start([ 'make', '-s', @{ $item->{goal} }, 'WERROR=1' ], out => $out, err => $err, cwd => $env->{src}, env => $env->{vars}), $file_timeout);
-}
+# The commands of items: the command, where it runs, and more of its environment.
 
 # A TAP program in Perl, with a directory of its own for what it makes.
-sub run_perl
+sub perl_command
 {
-	my ($item, $env, $out, $err, $base) = @_;
-	stop_sql_server();
-	my $dir = $host->mkdir("$host->{dir}/run/$base");
-	my $small = Evento::Host::slurp($item->{file}) =~ /EVENTO_SMALL_DISK/ ? $host->mount_small_disk(96) : undef;
-	my %vars = (%{ $env->{vars} }, ($small ? (EVENTO_SMALL_DISK => $small) : ()), TESTDIR => $dir, TESTDATADIR => $dir, TESTLOGDIR => "$dir/log", PGPORT => ($host->free_ports(1))[0]);
-	return $host->wait($host->start([ 'perl', $item->{file} ], out => $out, err => $err, cwd => $env->{src}, env => \%vars), $file_timeout);
+	my ($item, $env) = @_;
+	my $dir = $item->{dir};
+	my $small = Evento::Host::slurp($item->{file}) =~ /EVENTO_SMALL_DISK/ ? $host->mount_small_disk("$dir/small", 96) : undef;
+	return ([ 'perl', $item->{file} ], $env->{src}, ($small ? (EVENTO_SMALL_DISK => $small) : ()), TESTDIR => $dir, TESTDATADIR => $dir, TESTLOGDIR => "$dir/log", PGPORT => ($host->free_ports(1))[0]);
 }
 
-# One server for all SQL tests, made when the first needs it.
-my $server;
-my $memcheck;
-
+# The server of the SQL tests.
 sub sql_server
 {
 	my ($env) = @_;
@@ -302,44 +359,41 @@ CONF
 	return $server;
 }
 
-# Ends that server, so that what runs after a TAP program is known to be its own.
+# Ends that server.
 sub stop_sql_server
 {
 	return if !$server;
 	# What the server does as it ends is tested as well.
 	$host->run([ "$server->{bin}/pg_ctl", '-D', $server->{data}, '-m', 'fast', '-t', $suppressions ? 300 : 60, 'stop' ], out => "$server->{log}.stop");
-	failure('the server of the SQL tests', $_) for crashes(''), memory_errors('sql-server');
+	failure('the server of the SQL tests', $_) for crashes($server->{log}), memory_errors('sql-server');
 	system('cp', $server->{log}, "$logs/sql-server.log");
-	$host->end_processes;
+	$host->end_processes(part => 'sql', dir => $server->{data});
 	undef $server;
 	return;
 }
 
 # A pgTAP script, in a database of its own that has pgTAP and the extension.
-sub run_pgtap
+sub pgtap_command
 {
-	my ($item, $env, $out, $err) = @_;
+	my ($item, $env) = @_;
 	my $pg = sql_server($env);
 	my $db = 'pgtap_' . basename($item->{file}, '.sql');
 	$host->psql($pg, 'postgres', "CREATE DATABASE \"$db\"");
 	$host->psql($pg, $db, 'CREATE EXTENSION pgtap; CREATE EXTENSION evento');
-	return $host->wait($host->start([ "$pg->{bin}/psql", '-XqAt', '-v', 'ON_ERROR_STOP=1', '-P', 'pager=off', '-h', $pg->{sock}, '-p', $pg->{port},
-			'-U', 'postgres', '-d', $db, '-f', $item->{file} ], out => $out, err => $err, cwd => dirname($item->{file}), env => $env->{vars}), $file_timeout);
+	return ([ "$pg->{bin}/psql", '-XqAt', '-v', 'ON_ERROR_STOP=1', '-P', 'pager=off', '-h', $pg->{sock}, '-p', $pg->{port}, '-U', 'postgres', '-d', $db, '-f', $item->{file} ],
+		dirname($item->{file}));
 }
 
 # A file of pg_regress or an isolation specification, in a fresh database that
 # has the extension.
-sub run_regress
+sub regress_command
 {
-	my ($item, $env, $out, $err, $base) = @_;
+	my ($item, $env) = @_;
 	my $pg = sql_server($env);
-	my $isolation = $item->{kind} eq 'isolation';
-	my $dir = $host->mkdir("$host->{dir}/run/$base");
-	my $program = "$env->{pgxs}/test/" . ($isolation ? 'isolation/pg_isolation_regress' : 'regress/pg_regress');
+	my $program = "$env->{pgxs}/test/" . ($item->{kind} eq 'isolation' ? 'isolation/pg_isolation_regress' : 'regress/pg_regress');
 	my $name = basename($item->{file}) =~ s/\.\w+$//r;
-	return $host->wait($host->start([ $program, '--inputdir=' . dirname(dirname($item->{file})), "--outputdir=$dir", "--bindir=$pg->{bin}",
-			"--host=$pg->{sock}", "--port=$pg->{port}", '--user=postgres', '--dbname=regress_' . ($name =~ s/\W/_/gr), '--load-extension=evento', $name ],
-			out => $out, err => $err, cwd => $dir, env => $env->{vars}), $file_timeout);
+	return ([ $program, '--inputdir=' . dirname(dirname($item->{file})), "--outputdir=$item->{dir}", "--bindir=$pg->{bin}", "--host=$pg->{sock}", "--port=$pg->{port}",
+			'--user=postgres', '--dbname=regress_' . ($name =~ s/\W/_/gr), '--load-extension=evento', $name ], $item->{dir});
 }
 
 # ---- crashes and errors in memory ----
@@ -359,7 +413,7 @@ sub check_tools
 		my $name = "a planted fault is found: $fault";
 		printf '%-56s ', $name;
 		eval { $host->psql($pg, 'postgres', "SELECT evento_fault_$fault()") };
-		if ($fault ne 'assertion' ? $memcheck->errors : crashes(''))
+		if ($fault ne 'assertion' ? $memcheck->errors : crashes($pg->{log}))
 		{
 			$passed++;
 			print "ok      1 passed\n";
@@ -378,19 +432,16 @@ sub check_tools
 		last if Evento::Host::slurp($pg->{log}) =~ /was terminated by signal 6\b/ && eval { $host->psql($pg, 'postgres', 'SELECT 1') };
 		Time::HiRes::sleep(0.1);
 	}
-	crashes('');
+	crashes($pg->{log});
 	return;
 }
 
-# Failed assertions and crashes that the servers' logs tell of: those of the SQL
-# tests' server since the last call, and those of a TAP program's. A process
-# that a test ends with SIGKILL is none, nor is one that had no space for WAL.
+# Failed assertions and crashes that servers' logs tell of since the last call. A
+# process that a test ends with SIGKILL is none, nor is one that had no space for WAL.
 sub crashes
 {
-	my ($base) = @_;
+	my (@files) = @_;
 	my @found;
-	my @files = $base ne '' ? split(/\n/, `find '$host->{dir}/run/$base' -name '*.log' -type f 2>/dev/null`) : ();
-	push @files, $server->{log} if $server;
 	for my $file (@files)
 	{
 		open(my $fh, '<', $file) or next;
@@ -420,60 +471,6 @@ sub memory_errors
 	return map { "memcheck: $_" } @errors;
 }
 
-# ---- reading results ----
-
-# Counts what a TAP stream says, or several, one behind the other.
-sub parse_tap
-{
-	my ($text, $single) = @_;
-	my %r = (passed => 0, bad => [], skips => []);
-	my ($plan, $seen, $at_end) = (undef, 0, 0);
-	my $close = sub {
-		push @{ $r{bad} }, "planned $plan tests and ran $seen" if defined $plan && $plan != $seen;
-		push @{ $r{bad} }, "ran $seen tests without a plan" if !defined $plan && $seen;
-		($plan, $seen, $at_end) = (undef, 0, 0);
-	};
-	for my $line (split /\n/, $text)
-	{
-		if ($line =~ /^1\.\.(\d+)(?:\s*#\s*skip\S*\s*(.*))?/i)
-		{
-			my ($n, $reason) = ($1, $2);
-			$close->() if defined $plan;
-			($plan, $at_end) = ($n, $seen > 0);
-			push @{ $r{skips} }, $reason // 'no reason given' if $n == 0;
-			$close->() if $at_end;
-		}
-		elsif ($line =~ /^(not )?ok\b(.*)/)
-		{
-			my ($not, $rest) = ($1, $2);
-			$close->() if !$single && defined $plan && $seen == $plan;
-			$seen++;
-			if ($rest =~ /#\s*skip\S*\s*(.*)/i) { push @{ $r{skips} }, $1 }
-			elsif (!$not || $rest =~ /#\s*todo\b/i) { $r{passed}++ }
-			else { push @{ $r{bad} }, "not ok$rest" }
-		}
-		elsif ($line =~ /^Bail out!\s*(.*)/)
-		{
-			push @{ $r{bad} }, "bailed out: $1";
-		}
-	}
-	$close->();
-	return \%r;
-}
-
-# Counts what pg_regress and pg_isolation_regress say, of either form.
-sub parse_regress
-{
-	my ($text) = @_;
-	my %r = (passed => 0, bad => [], skips => []);
-	for my $line (split /\n/, $text)
-	{
-		if ($line =~ /^(?:test\s+(\S+)\s+\.\.\. ok|ok \d+\s+[-+]\s+(\S+))/) { $r{passed}++ }
-		elsif ($line =~ /^(?:test\s+(\S+)\s+\.\.\. (?:FAILED|failed)|not ok \d+\s+[-+]\s+(\S+))/) { push @{ $r{bad} }, 'differs from what is expected' }
-	}
-	return \%r;
-}
-
 sub tail
 {
 	my ($file, $n) = @_;
@@ -484,9 +481,11 @@ sub tail
 # The differences that pg_regress found; what it got is kept beside the logs.
 sub diffs
 {
-	my ($item, $env, $base) = @_;
-	system('cp', $_, "$logs/$base.result") for glob "$host->{dir}/run/$base/results/*.out";
-	my $file = "$host->{dir}/run/$base/regression.diffs";
+	my ($item) = @_;
+	my ($dir, $base) = @$item{qw(dir base)};
+	return () if !defined $dir;
+	system('cp', $_, "$logs/$base.result") for glob "$dir/results/*.out";
+	my $file = "$dir/regression.diffs";
 	return () if !-e $file;
 	system('cp', $file, "$logs/$base.diffs");
 	return tail($file, 60);
@@ -495,6 +494,12 @@ sub diffs
 sub summary
 {
 	stop_sql_server();
+	failure('all tests together', "left processes behind: $_") for $host->end_processes;
+	my @slowest = sort { $took{$b} <=> $took{$a} } keys %took;
+	if (@slowest > 10)
+	{
+		print "\nslowest:\n", map { sprintf "  %6.1f s  %s\n", $took{$_}, $_ } @slowest[ 0 .. 9 ];
+	}
 	if (@skips)
 	{
 		print "\nskipped:\n", map { "  $_\n" } @skips;

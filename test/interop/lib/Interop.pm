@@ -44,7 +44,7 @@ $SIG{PIPE} = 'IGNORE';
 sub new
 {
 	my ($class) = @_;
-	my $self = bless { ports => [], stamp => 0, records => [] }, $class;
+	my $self = bless { stamp => 0, records => [] }, $class;
 	$self->{proxy} = $ENV{EVENTO_PROXY} // "$top/build/evento-proxy";
 	my $build = "$top/test/interop/build";
 	chomp(my @built = `$build 2>&1`);
@@ -64,22 +64,7 @@ sub new
 
 # ---- ports and processes ----
 
-# A port that is free. EVENTO_INTEROP_PORTS="FROM-TO" confines the choice.
-sub port
-{
-	my ($self) = @_;
-	my ($from, $to) = ($ENV{EVENTO_INTEROP_PORTS} // '10240-32000') =~ /^(\d+)-(\d+)$/ or die "EVENTO_INTEROP_PORTS is no range\n";
-	for (1 .. 1000)
-	{
-		my $port = $from + int(rand($to - $from + 1));
-		next if grep { $_ == $port } @{ $self->{ports} };
-		my $probe = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port, Proto => 'tcp', Listen => 1, ReuseAddr => 1) or next;
-		close $probe;
-		push @{ $self->{ports} }, $port;
-		return $port;
-	}
-	die "no free port in $from-$to\n";
-}
+sub port { return PostgreSQL::Test::Cluster::get_free_port() }
 
 # Starts a program with its output in files; gives { pid, in, out, err, name }.
 # Its standard input is a pipe that ends with this test, however that ends.
@@ -201,7 +186,7 @@ sub BAIL_OUT_HERE
 sub start_postgres
 {
 	my ($self, %opt) = @_;
-	my $node = PostgreSQL::Test::Cluster->new('interop', port => $self->port);
+	my $node = PostgreSQL::Test::Cluster->new('interop');
 	$node->init(extra => [ '--encoding=UTF8', '--locale=C.UTF-8' ]);
 	$node->append_conf('postgresql.conf', <<"CONF");
 shared_preload_libraries = 'evento'
@@ -242,14 +227,29 @@ sub restart_postgres
 sub add_proxy
 {
 	my ($self, $name, %flags) = @_;
-	my $proxy = { name => $name, flags => { %flags }, bundle => $self->port, internal => $self->port, http => $self->port };
+	my $proxy = { name => $name, flags => { %flags } };
 	push @{ $self->{proxies} }, $proxy;
-	$self->start_proxy($proxy);
+	for my $again (reverse 0 .. 4)
+	{
+		@$proxy{qw(bundle internal http)} = map { $self->port } 1 .. 3;
+		my $child = $self->run_proxy($proxy);
+		last if $self->running($child) || !$again || slurp($child->{err}) !~ /Address already in use/;
+	}
+	$self->give_up($proxy->{child}, 'ended at its start') if !$self->running($proxy->{child});
 	return $proxy;
 }
 
-# Starts a proxy, also again at its old ports, and waits until it is ready.
+# Starts a proxy again at its ports.
 sub start_proxy
+{
+	my ($self, $proxy) = @_;
+	my $child = $self->run_proxy($proxy);
+	$self->give_up($child, 'ended at its start') if !$self->running($child);
+	return $child;
+}
+
+# Starts a proxy and waits until it is ready, or has ended.
+sub run_proxy
 {
 	my ($self, $proxy) = @_;
 	my $node = $self->{node};
@@ -263,8 +263,7 @@ sub start_proxy
 	$proxy->{child} = $child;
 	$self->await(sub {
 			!$self->running($child) || HTTP::Tiny->new(timeout => 2)->get("http://127.0.0.1:$proxy->{http}/readyz")->{success};
-		}, 30) or $self->give_up($child, 'is not ready after 30 s');
-	$self->give_up($child, 'ended at its start') if !$self->running($child);
+		}, PATIENCE) or $self->give_up($child, 'is not ready after ' . PATIENCE . ' s');
 	return $child;
 }
 

@@ -26,7 +26,7 @@ sub new
 		dir => $dir,
 		user => undef,
 		children => {},
-		databases => [],
+		disks => {},
 	}, $class;
 	if ($> == 0)
 	{
@@ -51,24 +51,23 @@ sub mkdir
 }
 
 # Mounts a small file system in memory that belongs to the unprivileged user, for
-# what is to run out of space. Gives where, or undef where this machine has no
+# what is to run out of space. Gives the path, or undef where this machine has no
 # such thing for us (only root may, and not in every container).
 sub mount_small_disk
 {
-	my ($self, $megabytes) = @_;
-	my $path = "$self->{dir}/small";
+	my ($self, $path, $megabytes) = @_;
 	return if $> != 0;
 	make_path($path);
 	system('sh', '-c', 'mount -t tmpfs -o "size=$1m,uid=$2,mode=0700" evento-small "$3" 2>/dev/null', 'sh', $megabytes, (getpwnam($self->{user}))[2], $path) == 0 or return;
-	$self->{small} = $path;
+	$self->{disks}{$path} = 1;
 	return $path;
 }
 
 # Takes it away again, once nobody uses it.
 sub unmount_small_disk
 {
-	my ($self) = @_;
-	system('umount', '-l', delete $self->{small}) if $self->{small};
+	my ($self, $path) = @_;
+	system('umount', '-l', $path) if delete $self->{disks}{$path};
 	return;
 }
 
@@ -93,7 +92,8 @@ sub copy_sources
 }
 
 # Forks a command as the unprivileged user, in a process group of its own.
-# out, err: files for its output; env: variables; cwd. Gives the pid.
+# out, err: files for its output; env: variables; cwd; part: a name for it and
+# all that it starts, by which processes() tells them. Gives the pid.
 sub start
 {
 	my ($self, $command, %opt) = @_;
@@ -110,6 +110,7 @@ sub start
 		delete @ENV{ grep { /^(?:PG(?!_CONFIG$)|LC_|LANGUAGE$|MAKE|MFLAGS)/ } keys %ENV };
 		$ENV{LANG} = 'C.UTF-8';
 		$ENV{EVENTO_HOST} = $self->{dir};
+		$ENV{EVENTO_PART} = $opt{part} // '';
 		$ENV{TMPDIR} = "$self->{dir}/tmp";
 		if ($self->{user})
 		{
@@ -128,32 +129,39 @@ sub start
 	return $pid;
 }
 
+# The exit status, as $?, of a child that has ended, which is told once; undef of one that runs.
+sub status_of
+{
+	my ($self, $pid) = @_;
+	return if waitpid($pid, WNOHANG) == 0;
+	delete $self->{children}{$pid};
+	return $?;
+}
+
 # Waits for a child; after timeout seconds (none: for ever) its process group
-# is ended. tick is called while it waits. Gives the exit status as $?, and
-# 'timeout' in list context where it ran out.
+# is ended. Gives the exit status as $?.
 sub wait
 {
-	my ($self, $pid, $timeout, $tick) = @_;
-	my $until = $timeout ? time + $timeout : undef;
-	my $late = 0;
+	my ($self, $pid, $timeout) = @_;
+	my $limit = { until => $timeout ? time + $timeout : undef };
 	while (1)
 	{
-		my $done = waitpid($pid, WNOHANG);
-		if ($done == $pid || $done < 0)
-		{
-			my $status = $?;
-			delete $self->{children}{$pid};
-			return wantarray ? ($status, $late ? 'timeout' : '') : $status;
-		}
-		if ($until && time > $until)
-		{
-			kill($late < 2 ? 'TERM' : 'KILL', -$pid);
-			$late++;
-			$until = time + 5;
-		}
-		$tick->() if $tick;
+		my $status = $self->status_of($pid);
+		return $status if defined $status;
+		$self->end_if_late($pid, $limit);
 		sleep 0.02;
 	}
+}
+
+# Ends a child's process group where it is past its limit, { until }: first
+# gently, which counts in late.
+sub end_if_late
+{
+	my ($self, $pid, $limit) = @_;
+	return if !$limit->{until} || time < $limit->{until};
+	kill($limit->{late}++ ? 'KILL' : 'TERM', -$pid);
+	$limit->{until} = time + 10;
+	return;
 }
 
 # start and wait in one.
@@ -167,59 +175,61 @@ sub run
 sub alive
 {
 	my ($self, $pid) = @_;
-	return 0 unless $self->{children}{$pid};
-	my $done = waitpid($pid, WNOHANG);
-	return 1 if $done == 0;
-	delete $self->{children}{$pid};
-	return 0;
+	return $self->{children}{$pid} && !defined $self->status_of($pid) ? 1 : 0;
 }
 
 # Processes that were started here or by those that were, wherever they went:
 # told by their environment, and by an executable in the directory (PostgreSQL
-# writes its title over its environment).
+# writes its title over its environment). part, dir: only those of a part, told
+# by the environment, by working in its directory, as PostgreSQL's do, or by a
+# parent that is one of them. Gives [ pid, executable ] of each.
 sub processes
 {
-	my ($self) = @_;
-	my @found;
+	my ($self, %of) = @_;
+	my (%exe, %parent, %found);
 	for my $proc (glob '/proc/[0-9]*')
 	{
 		my ($pid) = $proc =~ /(\d+)$/;
 		next if $pid == $$;
 		my $exe = readlink("$proc/exe") // next;
-		if (index($exe, "$self->{dir}/") == 0)
-		{
-			push @found, [ $pid, $exe ];
-			next;
-		}
-		open(my $fh, '<', "$proc/environ") or next;
-		local $/;
-		my $environ = <$fh> // '';
-		push @found, [ $pid, $exe ] if index("\0$environ", "\0EVENTO_HOST=$self->{dir}\0") >= 0;
+		my $environ = "\0" . slurp("$proc/environ");
+		next if index($exe, "$self->{dir}/") != 0 && index($environ, "\0EVENTO_HOST=$self->{dir}\0") < 0;
+		$exe{$pid} = $exe;
+		($parent{$pid}) = slurp("$proc/stat") =~ /^\d+ \(.*\) \S (\d+) /s;
+		$found{$pid} = 1
+		  if !%of || index($environ, "\0EVENTO_PART=$of{part}\0") >= 0 || index((readlink("$proc/cwd") // '') . '/', "$of{dir}/") == 0;
 	}
-	return @found;
+	my $more = 1;
+	while ($more)
+	{
+		my @children = grep { !$found{$_} && $found{ $parent{$_} // 0 } } keys %exe;
+		$found{$_} = 1 for @children;
+		$more = @children;
+	}
+	return map { [ $_, $exe{$_} ] } keys %found;
 }
 
-# Ends all processes that were started here. Gives the names of those that
-# were there.
+# Ends all of these processes. Gives the names of those that were there.
 sub end_processes
 {
-	my ($self) = @_;
-	my @were = $self->processes;
+	my ($self, %of) = @_;
+	my %names;
 	for my $round (0 .. 60)
 	{
-		my @left = $self->processes or last;
+		my @left = $self->processes(%of) or last;
 		for my $p (@left)
 		{
-			my $signal = $round > 30 ? 'KILL' : $p->[1] =~ m{/postgres\b} ? 'QUIT' : 'TERM';
-			kill($signal, $p->[0]) if $round % 15 == 0 || $signal eq 'KILL';
+			my ($pid, $exe) = @$p;
+			$names{ $exe =~ s{^.*/}{}r =~ s/ \(deleted\)$//r } = 1 if $round == 0;
+			my $signal = $round > 30 ? 'KILL' : $exe =~ m{/postgres\b} ? 'QUIT' : 'TERM';
+			kill($signal, $pid) if $round % 15 == 0 || $signal eq 'KILL';
+			# One that is stopped hears of it when it goes on.
+			kill('CONT', $pid) if $round == 15;
 		}
-		1 while waitpid(-1, WNOHANG) > 0;
+		# What ended already has no executable any more.
+		if (!%of) { $self->status_of($_) for keys %{ $self->{children} } }
 		sleep 0.1;
 	}
-	1 while waitpid(-1, WNOHANG) > 0;
-	$self->{children} = {};
-	my %names;
-	$names{ $_->[1] =~ s{^.*/}{}r =~ s/ \(deleted\)$//r }++ for @were;
 	return sort keys %names;
 }
 
@@ -229,7 +239,7 @@ sub cleanup
 	my ($self) = @_;
 	return if !$self->{dir} || $self->{clean}++;
 	$self->end_processes;
-	$self->unmount_small_disk;
+	$self->unmount_small_disk($_) for keys %{ $self->{disks} };
 	remove_tree($self->{dir}, { safe => 0, error => \my $ignored });
 	return;
 }
@@ -273,7 +283,7 @@ sub start_postgres
 	my $server = { data => $data, port => $port, sock => $sock, bin => $opt{bin}, log => $log };
 	if ($opt{under})
 	{
-		$self->start([ @{ $opt{under} }, "$opt{bin}/postgres", '-D', $data ], out => $log);
+		$self->start([ @{ $opt{under} }, "$opt{bin}/postgres", '-D', $data ], out => $log, part => $opt{name});
 		for (1 .. 600)
 		{
 			return $server if $self->run([ "$opt{bin}/pg_isready", '-q', '-h', $sock, '-p', $port ]) == 0;
@@ -281,7 +291,7 @@ sub start_postgres
 		}
 		die "PostgreSQL did not start:\n" . slurp($log);
 	}
-	$self->run([ "$opt{bin}/pg_ctl", '-D', $data, '-l', $log, '-w', '-t', '60', 'start' ], out => "$log.start") == 0
+	$self->run([ "$opt{bin}/pg_ctl", '-D', $data, '-l', $log, '-w', '-t', '60', 'start' ], out => "$log.start", part => $opt{name}) == 0
 	  or die "PostgreSQL did not start:\n" . slurp("$log.start") . (-e $log ? slurp($log) : '');
 	return $server;
 }

@@ -94,13 +94,17 @@ sub start
 {
 	my ($self, %opt) = @_;
 	my $n = ++$self->{proxies};
-	my ($port, $internal, $http) = map { $opt{flags}{$_} // PostgreSQL::Test::Cluster::get_free_port() } 'bundle-port', 'internal-port', 'http-port';
-	my $proxy = bless {
-		test => $self, name => "proxy$n", port => $port, internal => $internal, http => $http,
-		log => "$PostgreSQL::Test::Utils::log_path/proxy$n.log", flags => $opt{flags} // {} }, 'Evento::ProxyTest::Proxy';
-	$proxy->run;
-	$proxy->wait_http($opt{wait} // 1 ? '/readyz' : '/healthz');
-	return $proxy;
+	my $proxy = bless { test => $self, name => "proxy$n", log => "$PostgreSQL::Test::Utils::log_path/proxy$n.log", flags => $opt{flags} // {} }, 'Evento::ProxyTest::Proxy';
+	for my $again (reverse 0 .. 4)
+	{
+		@$proxy{qw(port internal http)} = map { $opt{flags}{$_} // PostgreSQL::Test::Cluster::get_free_port() } 'bundle-port', 'internal-port', 'http-port';
+		$proxy->run;
+		return $proxy if eval { $proxy->wait_http($opt{wait} // 1 ? '/readyz' : '/healthz'); 1 };
+		# Who knows nothing of our ports may have taken one.
+		die $@ if !$again || $proxy->running || $proxy->log !~ /Address already in use/;
+		unlink $proxy->{log};
+	}
+	return;
 }
 
 # Runs the program and gives its exit status, output and errors.
@@ -177,7 +181,7 @@ sub get
 sub wait_http
 {
 	my ($self, $path, $seconds) = @_;
-	my $until = time + ($seconds // 30);
+	my $until = time + ($seconds // 120);
 	while (time < $until)
 	{
 		croak "the proxy has ended:\n" . $self->log if !$self->running;
