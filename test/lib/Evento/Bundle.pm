@@ -20,7 +20,7 @@ use constant MESSAGE => 'com.evento.common.modeling.messaging.message';
 my $counter = 0;
 
 # Connects.  port; rcvbuf: a small receive buffer, for a peer that does not read; tls: { ca, cert, key, args };
-# timeout: seconds to connect (5).
+# timeout: seconds to connect (20).
 sub new
 {
 	my ($class, $port, %opt) = @_;
@@ -31,7 +31,7 @@ sub new
 		$self->{peer} = 'unknown';
 		return $self;
 	}
-	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Proto => 'tcp', Timeout => $opt{timeout} // 5)
+	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Proto => 'tcp', Timeout => $opt{timeout} // 20)
 	  or croak "cannot connect to port $port: $@";
 	setsockopt($socket, SOL_SOCKET, SO_RCVBUF, pack('i', $opt{rcvbuf})) if $opt{rcvbuf};
 	$self->{socket} = $socket;
@@ -395,7 +395,7 @@ sub body
 sub recv
 {
 	my ($self, $type, %opt) = @_;
-	my $until = time + ($opt{timeout} // 10);
+	my $until = time + ($opt{timeout} // 40);
 	while (1)
 	{
 		for my $i (0 .. $#{ $self->{queue} })
@@ -430,7 +430,7 @@ sub answer
 sub wait_closed
 {
 	my ($self, $seconds) = @_;
-	my $until = time + ($seconds // 10);
+	my $until = time + ($seconds // 60);
 	$self->pump($until - time) while !$self->{closed} && time < $until;
 	return $self->{closed};
 }

@@ -58,6 +58,18 @@ sub standby
 	return $standby;
 }
 
+# Whether something is done within seconds, in one of a few tries: a busy machine makes any of them late, but not all.
+# try: does it, and gives how long it took.
+sub soon
+{
+	my ($seconds, $try) = @_;
+	for (1 .. 10)
+	{
+		return 1 if $try->() < $seconds;
+	}
+	return 0;
+}
+
 # One that commits wait for from then on.
 sub synchronous_standby
 {
@@ -112,7 +124,7 @@ sub run_program
 {
 	my (@args) = @_;
 	my ($out, $err) = ('', '');
-	my $ok = IPC::Run::run([ program(), @args ], '>', \$out, '2>', \$err, IPC::Run::timeout(30));
+	my $ok = IPC::Run::run([ program(), @args ], '>', \$out, '2>', \$err, IPC::Run::timeout(120));
 	return ($? >> 8, $out, $err);
 }
 
@@ -169,7 +181,7 @@ sub get
 {
 	my ($self, $path, $method) = @_;
 	my $tls = ($self->{flags}{'http-tls'} // 'off') eq 'on' && Evento::Bundle->new($self->{http}, tls => { ca => $self->{flags}{'tls-ca'} });
-	my $socket = $tls ? $tls->{socket} : IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{http}, Timeout => 2);
+	my $socket = $tls ? $tls->{socket} : IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{http}, Timeout => 10);
 	return (0, '') if !$socket;
 	local $SIG{PIPE} = 'IGNORE';
 	syswrite $socket, ($method // 'GET') . " $path HTTP/1.0\r\n\r\n";
@@ -201,7 +213,7 @@ sub metric
 sub wait_for
 {
 	my ($self, $code, $seconds) = @_;
-	my $until = time + ($seconds // 10);
+	my $until = time + ($seconds // 60);
 	while (1)
 	{
 		return 1 if $code->();
@@ -237,7 +249,7 @@ sub stop
 {
 	my ($self, $signal, $seconds) = @_;
 	kill $signal // 'TERM', $self->{pid} if defined $self->{pid};
-	$self->wait_for(sub { !$self->running }, $seconds // 10) or return undef;
+	$self->wait_for(sub { !$self->running }, $seconds) or return undef;
 	return $self->{status};
 }
 

@@ -51,7 +51,7 @@ $req = $handler->recv('REQ');
 my $start = time;
 $rsp = $caller->answer($id);
 is($rsp->{failure}{exceptionClassName}, 'com.evento.transport.RequestTimeoutException', 'a query that is not answered times out');
-cmp_ok(time - $start, '<', 8, 'in its time');
+cmp_ok(time - $start, '<', 25, 'in its time, and not in that of others');
 my $unmatched = $proxy->metric('responses_unmatched_total');
 $handler->respond($req, single('late'));
 ok($handler->alive, 'a late answer is no reason to close');
@@ -226,7 +226,7 @@ is(join(' ', map { $_->[1]{eventSequenceNumber} } @{ $rsp->{body}{events}[1] }),
 $start = time;
 $rsp = $behind->answer($behind->fetch($head));
 is_deeply($rsp->{body}{events}[1], [], 'at the head it is empty');
-cmp_ok(time - $start, '<', 8, 'and answered at once, since the instance is not enabled');
+cmp_ok(time - $start, '<', 15, 'and is not held, since the instance is not enabled');
 
 my $consumer = $proxy->bundle(bundle => 'consumer');
 $id = $consumer->fetch($head);
@@ -235,7 +235,7 @@ $test->sql(q(SELECT evento.append('fresh-1', 'Fresh', '{}')));
 $start = time;
 $rsp = $consumer->answer($id);
 is($rsp && $rsp->{body}{events}[1][0][1]{eventName}, 'Fresh', 'until there is an event');
-cmp_ok(time - $start, '<', 8, 'and answered then');
+cmp_ok(time - $start, '<', 15, 'and is answered then');
 $head = $test->sql('SELECT evento.watermark()');
 $id = $consumer->fetch($head, context => 'no*');
 $test->sql(q(SELECT evento.append('fresh-1', 'Fresh', '{}')));

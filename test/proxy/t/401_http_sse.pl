@@ -153,7 +153,7 @@ for my $case ([ GET => '/events?after=0' ], [ GET => '/streams/s-1' ], [ POST =>
 	my $start = time;
 	my $answer = $http->request($method, $path, defined $body ? (body => $body) : ());
 	is_deeply([ $answer->{status}, $answer->{json}{type}, $answer->{headers}{'retry-after'} ], [ 503, 'urn:evento:database-away', 1 ], "$method $path") or diag $answer->{body};
-	cmp_ok(time - $start, '<', 30, 'in time');
+	cmp_ok(time - $start, '<', 28, 'in time');
 	is(scalar @{ $answer->{json}{ids} }, 1, 'an append is told the id to repeat it with') if $method eq 'POST';
 }
 $block = $stream->block(5) // {} until defined $block->{comment} || $stream->{ended};

@@ -44,7 +44,7 @@ for my $id (sort { $ends{$a} <=> $ends{$b} } keys %ends)
 is($answered, 15, 'every one is answered');
 note(sprintf 'late by %.0f to %.0f ms', 1000 * min(@late), 1000 * -min(map { -$_ } @late));
 # A busy machine makes any of them late, but not all.  Those that the server has are waited for to the end.
-cmp_ok(min(@late), '<', 0.1, 'when its time is up');
+cmp_ok(min(@late), '<', 0.3, 'when its time is up');
 is($handler->recv('REQ', timeout => 0.1), undef, 'no handler was asked');
 $session->query_safe('COMMIT');
 $session->quit;
