@@ -33,7 +33,7 @@ sub in_flight
 			my @trace = $t->trace;
 			$count == grep({ $_->{what} eq ($_->{command} eq 'StockCount' ? 'asked' : 'begin') && $_->{marker} =~ /^\Q$run\E-flight-/ } @trace)
 			  && 3 == grep({ $_->{what} eq 'begin' && $_->{command} eq 'OrderFind' && $_->{marker} =~ /^\Q$run\E-/ } @trace);
-		}, 20) or $t->give_up($child, 'had not all of its commands begun');
+		}, 60) or $t->give_up($child, 'had not all of its commands begun');
 	$action->();
 	$t->finish($child, $label);
 	$t->check_handled_once($label, "$run-") if !@arguments;

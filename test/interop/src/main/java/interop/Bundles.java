@@ -3,6 +3,7 @@ package interop;
 import com.evento.application.EventoBundle;
 import com.evento.application.bus.ClusterNodeAddress;
 import com.evento.application.bus.EventoServerMessageBusConfiguration;
+import com.evento.transport.SendFailedException;
 import interop.command.OrderAggregate;
 import interop.invoker.OrderInvoker;
 import interop.process.OrderSaga;
@@ -43,16 +44,16 @@ public final class Bundles {
 		return start(builder);
 	}
 
-	/* A first handshake that takes more than 5 s ends the application; where that is for want of a processor, whoever started it starts it again. */
+	/* A first handshake that takes more than 5 s ends the application, as does a connection lost behind it; where that is for want of a processor, whoever started it starts it again. */
 	private static EventoBundle start(EventoBundle.Builder builder) throws Exception {
 		for (int attempt = 1;; attempt++) {
 			try {
 				return builder.start();
 			} catch (ExecutionException e) {
-				if (attempt == 3 || !(e.getCause() instanceof TimeoutException)) {
+				if (attempt == 5 || !(e.getCause() instanceof TimeoutException || e.getCause() instanceof SendFailedException)) {
 					throw e;
 				}
-				System.err.println("interop: the handshake took too long, attempt " + attempt);
+				System.err.println("interop: no session in time, attempt " + attempt + ": " + e.getCause());
 			}
 		}
 	}

@@ -49,13 +49,13 @@ final class Client {
 			transport = transport.withSslContext(tls.build());
 		}
 		BundleClient.Builder builder = BundleClient.builder(options.text("bundle"), instance).host(host).port(port).bundleVersion("1")
-			.handlerPayloadTypes(List.of()).transportConfig(transport).handshakeTimeout(Duration.ofSeconds(10));
+			.handlerPayloadTypes(List.of()).transportConfig(transport).handshakeTimeout(Duration.ofSeconds(30));
 		if (options.has("token-file")) {
 			builder.authToken(Files.readString(Path.of(options.text("token-file"))).strip());
 		}
 		BundleClient client = builder.build();
 		try {
-			client.start().get(8, TimeUnit.SECONDS);
+			client.start().get(25, TimeUnit.SECONDS);
 		} catch (ExecutionException | TimeoutException e) {
 			client.close();
 			return "REFUSED " + e;
