@@ -12,7 +12,7 @@ use Evento::Cbor;
 use Evento::ProxyTest;
 
 my $test = Evento::ProxyTest->new;
-my $proxy = $test->start(flags => { 'discovery-wait' => '5s', 'discovery-settle' => '2s' });
+my $proxy = $test->start(flags => { 'discovery-wait' => '1s', 'discovery-settle' => '300ms' });
 
 # ---- hello ----
 
