@@ -668,7 +668,8 @@ on_last(void *arg, const evp_db_result_t *result)
 	evp_slice_t payload;
 	int64_t		position;
 
-	if (result->status == EVP_DB_UNKNOWN && !request->answered && evp_now(request->proxy) < request->deadline)
+	if ((result->status == EVP_DB_UNKNOWN || (result->status == EVP_DB_ERROR && evp_db_is_passing(result->sqlstate))) &&
+		!request->answered && evp_now(request->proxy) < request->deadline)
 	{
 		evp_feed_last(request->proxy->feed, request);
 		evp_request_unref(request);

@@ -27,6 +27,7 @@ struct evp_guard
 	bool		asking;
 	bool		ask_again;		/* something has changed since it was asked */
 	bool		failed;			/* the last answer was none */
+	bool		older;			/* the book is empty for want of the function that gives it */
 	bool		stopped;
 };
 
@@ -199,13 +200,15 @@ on_answer(void *arg, const evp_db_result_t *result)
 	if (result->status == EVP_DB_OK)
 	{
 		book = read_book(result->rows, evp_now(guard->proxy));
+		guard->older = guard->older && book == NULL;
 		if (book == NULL)
 			evp_log(EVP_LOG_ERROR, MODULE, NULL, "the database's access rules make no sense, or do not fit in memory");
 	}
-	else if (result->status == EVP_DB_ERROR && strcmp(result->sqlstate, "42883") == 0 && guard->book == NULL)
+	else if (result->status == EVP_DB_ERROR && strcmp(result->sqlstate, "42883") == 0 && (guard->book == NULL || guard->older))
 	{
-		/* A database whose extension was not updated yet has no rules. */
+		/* A database whose extension was not updated yet has no rules; the first one that it is given later is notified. */
 		book = evp_access_book_new();
+		guard->older = true;
 		evp_log(EVP_LOG_WARNING, MODULE, NULL, "the extension in the database is older than access rules: everybody is let in");
 	}
 	else if (result->status == EVP_DB_ERROR && complain)

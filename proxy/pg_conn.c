@@ -63,8 +63,7 @@ struct evp_pg_conn
 	bool		accepted;		/* its owner has seen what the first statement of setup gave */
 	bool		broken;			/* of no use any more, whatever is in flight: dropped when the timer ends */
 	bool		recycle;		/* takes no more statements, is made anew once none is in flight */
-	const char *prepared[MAX_PREPARED];	/* statements by the address of their text; the name is the index */
-	unsigned	prepared_count;
+	const char *prepared[MAX_PREPARED];	/* statements by the address of their text, NULL: free; the name is the index */
 
 	char		error[256];		/* the last reason for not being up */
 	char		logged[256];	/* the last one that was logged */
@@ -98,6 +97,20 @@ evp_pg_job_finish(evp_pg_job_t *job, evp_db_status_t status, const char *message
 	free(job);
 }
 
+/*
+ * A session that cannot write, or whose prepared statements no longer fit the
+ * database, is of no use any more.  One that has forgotten a statement is fine
+ * where that could not be made, as long as a function is missing for one.
+ */
+static bool
+is_useless_behind(const evp_pg_conn_t *conn, const evp_pg_job_t *job)
+{
+	if (strcmp(job->sqlstate, "26000") == 0)
+		return job->index < 0 || conn->prepared[job->index] == job->statement.sql;
+	return strcmp(job->sqlstate, "25006") == 0 || strcmp(job->sqlstate, EVENTO_SQLSTATE_READ_ONLY) == 0 ||
+		strcmp(job->sqlstate, "0A000") == 0;
+}
+
 /* The statement at the head has had its ReadyForQuery. */
 static void
 finish_head(evp_pg_conn_t *conn)
@@ -109,12 +122,7 @@ finish_head(evp_pg_conn_t *conn)
 	conn->in_flight--;
 	if (job->failed && job->sqlstate[0] != '\0')
 	{
-		/*
-		 * A session that cannot write, or whose prepared statements no longer
-		 * fit the database, is of no use any more.
-		 */
-		if (strcmp(job->sqlstate, "25006") == 0 || strcmp(job->sqlstate, EVENTO_SQLSTATE_READ_ONLY) == 0 ||
-			strcmp(job->sqlstate, "26000") == 0 || strcmp(job->sqlstate, "0A000") == 0)
+		if (is_useless_behind(conn, job))
 			conn->recycle = true;
 		if (setup)
 			snprintf(conn->error, sizeof(conn->error), "%s", job->message != NULL ? job->message : job->sqlstate);
@@ -192,11 +200,9 @@ take_result(evp_pg_conn_t *conn, PGresult *result)
 		case PGRES_PIPELINE_ABORTED:
 			break;
 		default:
+			/* The name was not made.  What is sent from now on is parsed again; what is on its way gets 26000. */
 			if (job->parsing)
-			{
-				/* The name was not made; statements behind this one may rely on it. */
-				conn->recycle = true;
-			}
+				conn->prepared[job->index] = NULL;
 			keep_error(job, result);
 			break;
 	}
@@ -236,15 +242,21 @@ take_results(evp_pg_conn_t *conn)
 static int
 prepared_index(evp_pg_conn_t *conn, const char *sql, bool *fresh)
 {
+	int			room = -1;
+
 	*fresh = false;
-	for (unsigned i = 0; i < conn->prepared_count; i++)
+	for (int i = 0; i < MAX_PREPARED; i++)
+	{
 		if (conn->prepared[i] == sql)
-			return (int) i;
-	if (conn->prepared_count == MAX_PREPARED)
+			return i;
+		if (conn->prepared[i] == NULL && room < 0)
+			room = i;
+	}
+	if (room < 0)
 		return -1;
 	*fresh = true;
-	conn->prepared[conn->prepared_count] = sql;
-	return (int) conn->prepared_count++;
+	conn->prepared[room] = sql;
+	return room;
 }
 
 static bool
@@ -253,16 +265,16 @@ send_statement(evp_pg_conn_t *conn, evp_pg_job_t *job)
 	const evp_db_statement_t *s = &job->statement;
 	char		name[16];
 	bool		fresh = false;
-	int			index = job->simple ? -1 : prepared_index(conn, s->sql, &fresh);
 
-	if (index < 0)
+	job->index = job->simple ? -1 : prepared_index(conn, s->sql, &fresh);
+	if (job->index < 0)
 	{
 		if (!PQsendQueryParams(conn->pg, s->sql, s->nparams, s->types, s->values, s->lengths, s->formats, s->result_format))
 			return false;
 	}
 	else
 	{
-		snprintf(name, sizeof(name), "evp%d", index);
+		snprintf(name, sizeof(name), "evp%d", job->index);
 		if (fresh && !PQsendPrepare(conn->pg, name, s->sql, s->nparams, s->types))
 			return false;
 		job->parsing = fresh;
@@ -481,7 +493,7 @@ begin_setup(evp_pg_conn_t *conn)
 	conn->state = CONN_SETUP;
 	conn->recycle = false;
 	conn->accepted = false;
-	conn->prepared_count = 0;
+	memset(conn->prepared, 0, sizeof(conn->prepared));
 	PQsetNoticeReceiver(conn->pg, on_notice, conn);
 	if (PQsetnonblocking(conn->pg, 1) != 0 || PQenterPipelineMode(conn->pg) != 1)
 	{

@@ -32,6 +32,7 @@ typedef struct evp_pg_job
 	evp_db_lane_t lane;
 	uint64_t	sent_at;		/* uv_hrtime; 0: it was not sent */
 	bool		simple;			/* not prepared */
+	int			index;			/* of its name among the connection's prepared statements, -1: it has none */
 	bool		parsing;		/* a Parse went before it, whose result has not come */
 	bool		cut_short;		/* a wait for a synchronous standby was given up in it */
 	bool		failed;
