@@ -97,6 +97,7 @@
 	X(MS, cut_time, "5s", 1, 600000, "an instance whose connection was lost is waited for so long") \
 	X(MS, avoid_time, "30s", 0, 600000, "an instance that has not answered in time gets one call after 1 s, then after twice as long each time up to this, until it answers; others are asked first") \
 	X(MS, drain_time, "10s", 0, 3600000, "when told to stop, the proxy finishes what it has been asked, for so long at most") \
+	X(MS, drain_delay, "0ms", 0, 600000, "when told to stop, the proxy serves HTTP for so long at least, until balancers have seen that it goes") \
 	X(NUMBER, max_calls, "100000", 1, 10000000, "open calls to handlers") \
 	X(NUMBER, command_tries, "10", 1, 1000, "how often a command is tried on an aggregate that changes under it") \
 	X(BYTES, story_cache, "64MB", 1048576, 1099511627776, "stories of aggregates kept for their next commands") \
@@ -117,7 +118,7 @@
 	X(log_format) X(max_connections) X(hello_timeout) X(frame_timeout) X(chunk_timeout) X(ping_interval) X(idle_timeout) \
 	X(max_message) X(max_chunk_streams) X(input_bytes) X(output_bytes) X(output_total) X(max_names) X(max_discovery) X(max_requests) \
 	X(max_requests_total) X(request_bytes) X(max_timeout) X(answer_keep) X(answer_away) X(answer_again) X(answer_bytes) \
-	X(discovery_settle) X(discovery_wait) X(drain_time) X(max_calls) X(command_tries) X(fetch_hold) X(fetch_bytes) \
+	X(discovery_settle) X(discovery_wait) X(drain_time) X(drain_delay) X(max_calls) X(command_tries) X(fetch_hold) X(fetch_bytes) \
 	X(feed_readers) X(standby_lag) X(standby_wait)
 
 typedef struct evp_config

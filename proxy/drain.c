@@ -43,16 +43,19 @@ static void
 on_timer(uv_timer_t *timer)
 {
 	evp_drain_t *drain = timer->data;
+	const evp_config_t *config = &drain->proxy->config;
 	uint64_t	passed = evp_now(drain->proxy) - drain->begun_at;
 	remains_t	left;
 	size_t		bundles;
+	bool		early;
 
 	look(drain->proxy, &left);
 	bundles = left.connections + left.requests + left.answers + left.calls;
-	/* HTTP is served as long as something else is left; what comes in then would go on for ever. */
-	if (bundles + left.bytes == 0)
+	early = passed < config->drain_delay;
+	/* HTTP is served as long as something else is left, or a balancer may send more; what comes in then would go on for ever. */
+	if (bundles + left.bytes == 0 && !early)
 		evp_http_refuse_new(drain->proxy->http);
-	if (bundles + left.bytes + left.http > 0 && passed < drain->proxy->config.drain_time)
+	if ((bundles + left.bytes + left.http > 0 || early) && passed < config->drain_time)
 		return;
 	if (bundles + left.http > 0)
 		evp_log(EVP_LOG_WARNING, "drain", NULL,

@@ -2,7 +2,9 @@
  * drain.h
  *    The first part of an orderly end: no bundle comes in any more, those that
  *    are here are let go, and what they have asked is finished.  So is what was
- *    asked over HTTP, but for waiting for events, which ends.
+ *    asked over HTTP, but for waiting for events, which ends.  What comes over HTTP
+ *    meanwhile, and for drain-delay, is served: a balancer that asks for the
+ *    proxy's health has not heard of its end yet.
  *
  *    A bundle that is let go gets what is queued for it and the end of the
  *    stream; it reconnects, through the balancer, at another proxy.  To all

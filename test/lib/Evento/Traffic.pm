@@ -26,11 +26,12 @@ use constant {
 
 # proxies: the Evento::ProxyTest::Proxy objects; callers, handlers: how many, spread over the proxies; open: commands that a
 # caller has open at once; timeout: of a command, in ms.  Commands are domain commands (Place) and service commands on a
-# stream (Notify), some of them under a lock.
+# stream (Notify), some of them under a lock.  repeat => 0: a caller that comes back does not repeat what is open, and waits
+# for its answer.  beside: what has its turn beside them, Evento::Follow's for one.
 sub new
 {
 	my ($class, %opt) = @_;
-	my $self = bless { open => 2, timeout => 8000, sent => 0, %opt, commands => [], ends => [], tries => 0, wrong => [] }, $class;
+	my $self = bless { open => 2, timeout => 8000, repeat => 1, beside => [], sent => 0, %opt, commands => [], ends => [], tries => 0, wrong => [] }, $class;
 	push @{ $self->{ends} }, { kind => 'handler', bundle => 'shop', instance => "h$_", at => $_ - 1, names => [qw(Place Notify)] } for 1 .. $opt{handlers} // 2;
 	push @{ $self->{ends} }, { kind => 'caller', bundle => 'web', instance => "c$_", at => $_ - 1, names => [], open => {} } for 1 .. $opt{callers} // 4;
 	$_->{next} = 0 for @{ $self->{ends} };
@@ -86,6 +87,7 @@ sub welcomed
 	{
 		for my $c (sort { $a->{n} <=> $b->{n} } values %{ $end->{open} })
 		{
+			next if !$self->{repeat} && $c->{transmitted};
 			$c->{repeats}++;
 			$self->transmit($end, $c);
 		}
@@ -99,6 +101,7 @@ sub transmit
 {
 	my ($self, $end, $c) = @_;
 	my @how = (correlation => $c->{id}, timeout => $c->{timeout});
+	$c->{transmitted} = 1;
 	if ($c->{kind} eq 'Place') { $end->{b}->command('Place', $c->{stream}, $c->{json}, @how) }
 	else { $end->{b}->service_command('Notify', $c->{json}, stream => $c->{stream}, lock => $c->{lock}, @how) }
 	return;
@@ -224,7 +227,9 @@ sub turn
 {
 	my ($self, $seconds, $load) = @_;
 	my @sockets = map { $_->{b} && !$_->{b}{closed} ? $_->{b}{socket} : () } @{ $self->{ends} };
+	push @sockets, grep { defined } map { $_->socket } @{ $self->{beside} };
 	@sockets ? IO::Select->new(@sockets)->can_read($seconds) : sleep $seconds;
+	$_->turn for @{ $self->{beside} };
 	for my $end (@{ $self->{ends} })
 	{
 		$self->look_after($end);
@@ -265,6 +270,15 @@ sub finish
 		$self->turn(0.02, 0);
 	}
 	return 1;
+}
+
+# Closes all connections.
+sub leave
+{
+	my ($self) = @_;
+	$_->lose for grep { $_->socket } @{ $self->{beside} };
+	$self->lose($_) for grep { $_->{b} } @{ $self->{ends} };
+	return;
 }
 
 # Every caller gets a command of its own through: all has recovered, which takes a proxy so many seconds at most, and a busy machine thrice that.
@@ -339,7 +353,7 @@ sub check
 	$why{ $_->{failure} }++ for grep { defined $_->{failure} } @{ $self->{commands} };
 	note("$what: $answered answered, $failed failed, $unanswered without an answer");
 	note("  $why{$_} times $_") for sort keys %why;
-	return;
+	return ($answered, $failed, $unanswered);
 }
 
 1;
