@@ -58,6 +58,9 @@ enum
 /* Those of a row of events: position, stream, version; and before version 0.2 of the schema no category. */
 #define EVENTS_COLUMNS	(COL_COUNT + 4)
 
+/* Those of a row of stream_part: part, position, version. */
+#define PART_COLUMNS	(COL_COUNT + 3)
+
 /* A set of texts: sorted, for bsearch. */
 typedef struct TextSet
 {
@@ -277,6 +280,27 @@ category_of(text *name)
 }
 
 /*
+ * Begins a result with rows of so many columns, or of less where the schema is
+ * earlier.  The scripts of a later version than this library may have given the
+ * row type more, of which this library knows nothing.
+ */
+static void
+begin_rows(FunctionCallInfo fcinfo, int columns)
+{
+	TupleDesc	desc;
+
+	InitMaterializedSRF(fcinfo, 0);
+	desc = ((ReturnSetInfo *) fcinfo->resultinfo)->setDesc;
+	if (desc->natts > columns)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the schema evento is of a later version than the library in this server"),
+				 errdetail("Rows of %s have %d columns, the library knows %d.", format_type_be(desc->tdtypeid),
+						   desc->natts, columns),
+				 errhint("Restart the server, so that it loads the library that belongs to the schema.")));
+}
+
+/*
  * A row of type events, or of scanned_event where scanned is not NULL.  stream
  * and category are NULL for an event without stream.
  */
@@ -474,7 +498,7 @@ run_log_read(FunctionCallInfo fcinfo, LogRead *read)
 	int64		watermark;
 	int64		scanned;
 
-	InitMaterializedSRF(fcinfo, 0);
+	begin_rows(fcinfo, MAX_COLUMNS);
 	watermark = push_log_snapshot();
 	scanned = read_range(result, read, watermark);
 	PopActiveSnapshot();
@@ -600,7 +624,7 @@ evento_read_stream(PG_FUNCTION_ARGS)
 
 	from = bigint_argument(fcinfo, 1, "from_version", 1, backwards ? PG_INT64_MAX : 1);
 	max = bigint_argument(fcinfo, 2, "max", 0, PG_INT64_MAX);
-	InitMaterializedSRF(fcinfo, 0);
+	begin_rows(fcinfo, EVENTS_COLUMNS);
 
 	if (evento_stream_by_name(bytes, len, GetActiveSnapshot(), &stream))
 	{
@@ -727,7 +751,7 @@ evento_load_stream(PG_FUNCTION_ARGS)
 	int64		stored = 0;
 	bool		found;
 
-	InitMaterializedSRF(fcinfo, 0);
+	begin_rows(fcinfo, PART_COLUMNS);
 	PushActiveSnapshot(GetTransactionSnapshot());
 
 	lookup = evento_lookup_begin(GetActiveSnapshot());

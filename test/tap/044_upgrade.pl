@@ -152,6 +152,23 @@ sub dump_of_the_old
 	return;
 }
 
+# A server that was not restarted runs on with a library that is older than the schema.
+sub library_of_old
+{
+	create('later');
+	$node->safe_psql('later', q(SELECT evento.append('s-1', 'T', '1'); CALL evento.wait(NULL)));
+	$node->safe_psql('later', 'CREATE OR REPLACE VIEW evento.events AS SELECT v.*, 1 AS later FROM (' . $node->safe_psql('later', q(SELECT rtrim(pg_get_viewdef('evento.events'), ';'))) . ') v');
+	$node->safe_psql('later', "ALTER TYPE evento.$_ ADD ATTRIBUTE later bigint") for qw(scanned_event stream_part);
+	for my $function (q(read_all(0)), q(scan_all(0)), q(read_stream('s-1')), q(load_stream('s-1')))
+	{
+		my ($state, $message) = $node->state_of("SELECT count(*) FROM evento.$function", 'later');
+		is($state, '55000', "a row type that the library does not know: $function is refused");
+		like($message, qr/Restart the server/, 'and says what to do');
+	}
+	is($node->safe_psql('later', 'SELECT count(later) FROM evento.events'), 1, 'the view itself is read');
+	return;
+}
+
 # The roles of the cluster, too, come from the first that made them.  A database
 # may take the backslashes of strings in the old way (until 18).
 my $old_strings = $node->safe_psql('postgres', 'SHOW server_version_num') < 190000 ? 'SET standard_conforming_strings = off; ' : '';
@@ -180,5 +197,6 @@ for my $version (@versions)
 	update_under_load($version, "loaded_$tag");
 	dump_of_the_old($version, "dumped_$tag");
 }
+library_of_old();
 $node->stop;
 done_testing();
