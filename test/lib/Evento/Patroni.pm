@@ -253,6 +253,25 @@ sub kill_patroni
 	return;
 }
 
+# Tells a node's Patroni to end, and its PostgreSQL with it, in order.
+sub end
+{
+	my ($self, $name) = @_;
+	kill 'TERM', $self->{nodes}{$name}{patroni} // croak "$name has no Patroni";
+	return;
+}
+
+# Has it?
+sub ended
+{
+	my ($self, $name) = @_;
+	my $pid = $self->{nodes}{$name}{patroni} // return 1;
+	return 0 if waitpid($pid, WNOHANG) == 0;
+	delete $self->{nodes}{$name}{patroni};
+	delete $running{$pid};
+	return 1;
+}
+
 # kill -9 of a node's Patroni and PostgreSQL.
 sub kill_node
 {
