@@ -134,6 +134,17 @@ set_state(fetch_t *fetch, fetch_state_t state)
 		evp_turn_wake(&fetch->feed->turn);
 }
 
+/* The log may have grown. */
+static void
+move_held(evp_feed_t *feed)
+{
+	fetch_t    *fetch,
+			   *next;
+
+	DL_FOREACH_SAFE(feed->fetches[FETCH_HELD], fetch, next)
+		set_state(fetch, FETCH_READY);
+}
+
 static evp_consumer_key_t
 consumer_key(const fetch_t *fetch)
 {
@@ -332,8 +343,6 @@ on_tail(void *arg, const evp_db_result_t *result)
 {
 	static const Oid types[] = {EVP_OID_INT8, EVP_OID_TEXT, EVP_EVENT_COLUMN_TYPES};
 	evp_feed_t *feed = arg;
-	fetch_t    *fetch,
-			   *next;
 	int64_t		before = feed->tail.to;
 
 	feed->tail_reading = false;
@@ -370,8 +379,7 @@ on_tail(void *arg, const evp_db_result_t *result)
 		feed->watermark = feed->tail.to;
 	if (feed->tail.to == before)
 		return;
-	DL_FOREACH_SAFE(feed->fetches[FETCH_HELD], fetch, next)
-		set_state(fetch, FETCH_READY);
+	move_held(feed);
 	evp_turn_wake(&feed->turn);
 	tell_grown(feed);
 }
@@ -407,6 +415,9 @@ advance(evp_feed_t *feed, int64_t position)
 		feed->published = position;
 	if (position > feed->watermark)
 		feed->watermark = position;
+	/* Who was held before it was known how far the log reaches begins the tail; nobody else would. */
+	if (!feed->tail.started)
+		move_held(feed);
 	read_tail(feed);
 }
 
@@ -466,15 +477,11 @@ on_notify(void *arg, const char *payload)
 static void
 forget(evp_feed_t *feed)
 {
-	fetch_t    *fetch,
-			   *next;
-
 	feed->history = evp_db_history(feed->proxy->db);
 	evp_tail_free(&feed->tail);
 	feed->watermark = -1;
 	feed->published = -1;
-	DL_FOREACH_SAFE(feed->fetches[FETCH_HELD], fetch, next)
-		set_state(fetch, FETCH_READY);
+	move_held(feed);
 	tell_grown(feed);
 }
 

@@ -16,7 +16,7 @@ use Time::HiRes qw(time);
 
 use constant AGAIN => 0.2;    # seconds between attempts to connect
 
-# name; port: where it connects; after: the position that it begins behind.
+# name; port: where it connects; after: the position that it begins behind; timeout: of a consumer's fetch, in seconds.
 sub new
 {
 	my ($class, %opt) = @_;
@@ -145,7 +145,7 @@ use Evento::Bundle;
 use Evento::Cbor;
 use Time::HiRes qw(time);
 
-use constant { HELD => 30, PING => 5 };
+use constant PING => 5;
 
 sub socket { my ($self) = @_; return $self->{b} && $self->{b}{socket} }
 
@@ -192,7 +192,7 @@ sub message
 		else { $self->got($_->[1]{eventSequenceNumber}) for @{ cbor_decode($m->{payload})->[1]{body}[1]{events}[1] } }
 	}
 	else { return }
-	$self->{asked} = $b->fetch($self->{after}, component => 'Follower', timeout => HELD * 1000);
+	$self->{asked} = $b->fetch($self->{after}, component => 'Follower', timeout => ($self->{timeout} // 30) * 1000);
 	return;
 }
 

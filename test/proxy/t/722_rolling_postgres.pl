@@ -24,10 +24,12 @@ ok($cluster->start_all(120), 'three nodes under Patroni') or BAIL_OUT(join "\n",
 $cluster->sql('CREATE EXTENSION evento; CREATE ROLE proxy LOGIN IN ROLE evento_proxy');
 my $test = Evento::ProxyTest->new(node => $cluster);
 # What waits for the database does so longer than a switchover takes, on a slow machine too.
-my %wait = ('database-wait' => '2min', 'http-timeout' => '2min', 'max-timeout' => '5min');
+my %wait = ('database-wait' => '2min', 'http-timeout' => '2min', 'max-timeout' => '10min');
+# A fetch that is held must not wait for its end.
+$wait{'fetch-hold'} = '10min';
 my @proxy = map { $test->start(flags => { %wait, database => $cluster->hosts . ' user=proxy' }) } 1 .. 3;
 my $stream = Evento::Follow::Stream->new(name => 'a stream of events', port => $proxy[0]{http});
-my @consumer = map { Evento::Follow::Consumer->new(name => "consumer$_", port => $proxy[ $_ - 1 ]{port}) } 1 .. 3;
+my @consumer = map { Evento::Follow::Consumer->new(name => "consumer$_", port => $proxy[ $_ - 1 ]{port}, timeout => 600) } 1 .. 3;
 my $appender = Evento::Follow::Appender->new(name => 'appender', port => $proxy[1]{http});
 my $traffic = Evento::Traffic->new(proxies => \@proxy, callers => 6, handlers => 3, timeout => 120000, repeat => 0, beside => [ $stream, @consumer, $appender ]);
 
