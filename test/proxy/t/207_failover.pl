@@ -1,6 +1,7 @@
 # 207_failover.pl
 #   A primary that dies and a synchronous standby that is promoted: the proxies
-#   find it by themselves, and nothing that was answered is lost or done twice.
+#   find it by themselves, and nothing that was answered is lost or done twice;
+#   a consumer that waits for events meanwhile gets the next one.
 use strict;
 use warnings;
 
@@ -12,7 +13,8 @@ use Time::HiRes qw(sleep time);
 use Evento::Bundle;
 use Evento::ProxyTest;
 
-my $test = Evento::ProxyTest->new(conf => "wal_level = replica\nmax_wal_senders = 4\nhot_standby = on\nhot_standby_feedback = on\n");
+my $conf = "wal_level = replica\nmax_wal_senders = 4\nhot_standby = on\nhot_standby_feedback = on\n";
+my $test = Evento::ProxyTest->new(conf => $conf);
 my $primary = $test->node;
 my $standby = $test->synchronous_standby;
 
@@ -59,4 +61,28 @@ is_deeply(\@numbers, [ sort { $a <=> $b } @numbers ], 'in order');
 
 is($one->stop, 0, 'a proxy ends in order');
 is($two->stop, 0, 'and the other');
+$standby->stop('immediate');
+
+# ---- nothing but a fetch that is held ----
+
+$test = Evento::ProxyTest->new(name => 'idle', conf => $conf);
+$primary = $test->node;
+$standby = $test->standby('idle_standby');
+my $proxy = $test->start(flags => {
+		database => sprintf('host=%s,%s port=%s,%s dbname=postgres user=proxy', $primary->host, $standby->host, $primary->port, $standby->port),
+		'fetch-hold' => '10min', 'database-wait' => '2min' });
+my $consumer = $proxy->bundle(bundle => 'shop', instance => 'c1');
+$test->sql(q(SELECT evento.append('first', 'T', '1'); CALL evento.wait(NULL)));
+is(scalar @{ $consumer->answer($consumer->fetch(0))->{body}{events}[1] }, 1, 'a consumer reads');
+$id = $consumer->fetch(1, timeout => 600_000);
+ok($consumer->alive, 'and waits at the head');
+$primary->wait_for_catchup($standby);
+$primary->stop('fast');
+$standby->promote;
+$proxy->wait_http('/readyz', 60);
+ok(!defined $consumer->recv('RSP', timeout => 2), 'there is nothing for it behind the failover');
+$standby->safe_psql('postgres', q(SELECT evento.append('second', 'T', '1')));
+my $got = $consumer->answer($id, timeout => 60);
+is(join(' ', map { $_->[1]{aggregateId} } @{ $got ? $got->{body}{events}[1] : [] }), 'second', 'it gets the next event, long before its fetch would end');
+is($proxy->stop('TERM', 30), 0, 'the proxy ends in order');
 done_testing();
