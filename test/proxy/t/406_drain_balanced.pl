@@ -5,15 +5,15 @@
 use strict;
 use warnings;
 
-use IO::Socket::INET;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use Evento::Balancer;
 use Evento::Certs;
 use Evento::ProxyTest;
 
-my ($haproxy) = grep { -x } '/usr/sbin/haproxy', map { "$_/haproxy" } split /:/, $ENV{PATH};
-plan(skip_all => 'no HAProxy (Debian: apt-get install haproxy)') if !defined $haproxy;
+my $why = Evento::Balancer::why_not();
+plan skip_all => $why if $why;
 
 my $sim = $ENV{EVENTO_SIM} // __FILE__ =~ s{test/proxy/t/[^/]+$}{build/evento-sim}r;
 my $test = Evento::ProxyTest->new(conf => "max_connections = 100\n");
@@ -38,32 +38,6 @@ sub run_in_background
 	return $pid;
 }
 
-# HAProxy before some proxies, as the README shows it; gives its process id and port.
-sub start_haproxy
-{
-	my ($name, @proxies) = @_;
-	my $port = PostgreSQL::Test::Cluster::get_free_port();
-	my $file = "$PostgreSQL::Test::Utils::log_path/$name.cfg";
-	append_to_file($file, <<"CFG" . join '', map { "\tserver $_->{name} 127.0.0.1:$_->{port} check port $_->{http}\n" } @proxies);
-listen bundles
-	bind 127.0.0.1:$port
-	mode tcp
-	maxconn 1000
-	balance leastconn
-	timeout connect 2s
-	timeout client 90s
-	timeout server 90s
-	retries 3
-	option httpchk GET /healthz
-	http-check expect status 200 error-status L7OKC
-	option redispatch 1
-	default-server inter 200ms fall 2 rise 1 on-marked-down shutdown-sessions
-CFG
-	my $pid = run_in_background("$file.log", $haproxy, '-db', '-f', $file);
-	ok($proxies[0]->wait_for(sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) }, 30), "$name listens") or BAIL_OUT(slurp_file("$file.log"));
-	return ($pid, $port);
-}
-
 for my $with (0, 1)
 {
 	my $how = $with ? 'TLS' : 'clear';
@@ -72,9 +46,9 @@ for my $with (0, 1)
 	{
 		ok($proxy->wait_for(sub { $proxy->metric('links') == 4 }, 30), "$how: $proxy->{name} is linked");
 	}
-	my ($balancer, $port) = start_haproxy("haproxy-$how", @proxy);
+	my $balancer = Evento::Balancer->new(@proxy);
 	my $log = "$PostgreSQL::Test::Utils::log_path/sim-$how.log";
-	my $load = run_in_background($log, $sim, '--proxies', "127.0.0.1:$port", '--handlers', HANDLERS, '--callers', CONNECTIONS, '--connections', CONNECTIONS,
+	my $load = run_in_background($log, $sim, '--proxies', "127.0.0.1:$balancer->{bundles}", '--handlers', HANDLERS, '--callers', CONNECTIONS, '--connections', CONNECTIONS,
 		'--rate', 300, '--seconds', 20, '--run', 'drain' . lc $how, $with ? ('--tls-ca', $ca->ca) : ());
 	my $sessions = sub { my ($sum) = (0); $sum += $_->metric('sessions') for grep { $_->running } @proxy; return $sum };
 	ok($proxy[0]->wait_for(sub { $sessions->() >= HANDLERS + CONNECTIONS }, 60), "$how: all bundles are connected") or diag($sessions->());
@@ -93,9 +67,7 @@ for my $with (0, 1)
 	Evento::ProxyTest::ended($load);
 	is($status, 0, "$how: no request failed, and no answer was wrong") or diag(slurp_file($log));
 	is(scalar(grep { /drain: after/ } map { split /\n/, $_->log } @proxy), 0, "$how: nothing was left when they ended");
-	kill 'TERM', $balancer;
-	waitpid $balancer, 0;
-	Evento::ProxyTest::ended($balancer);
+	$balancer->stop;
 	is($_->stop, 0, "$how: $_->{name} ends") for @proxy;
 }
 
