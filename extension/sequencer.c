@@ -92,6 +92,9 @@ typedef enum Identity
 static const char *const number_sequences[] = {"_proxies_proxy_id_seq", "_sessions_seq", "_tickets"};
 #define NUMBERS_JUMP (INT64CONST(1) << 32)
 
+/* So many jumps in one at most: with the longest they stay within POSITIONS_SPARE. */
+#define JUMPS_MOST 256
+
 /* What this transaction has done that its end has to follow up. */
 static bool published = false;	/* the slot is taken */
 static bool identity_written = false;
@@ -187,10 +190,12 @@ evento_newest_position(void)
 
 /*
  * Compares evento._identity with this server.  Where there is a row, *row is a
- * copy of it, for replace_identity; reason says what differs.
+ * copy of it, for replace_identity; reason says what differs.  *jumps is how
+ * many timelines were begun since: each may have come from the same backup and
+ * have given away the positions behind a jump of its own.
  */
 static Identity
-compare_identity(HeapTuple *row, const char **reason)
+compare_identity(HeapTuple *row, const char **reason, int64 *jumps)
 {
 	Relation	rel = table_open(evento_rel(EVENTO_REL_IDENTITY), AccessShareLock);
 	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
@@ -199,10 +204,12 @@ compare_identity(HeapTuple *row, const char **reason)
 
 	*row = NULL;
 	*reason = NULL;
+	*jumps = 1;
 	if (tuple != NULL)
 	{
 		Datum		values[Natts_identity];
 		bool		nulls[Natts_identity];
+		int64		timeline;
 		char	   *found;
 		char		own[32];
 
@@ -210,6 +217,7 @@ compare_identity(HeapTuple *row, const char **reason)
 		evento_deform_row(rel, Natts_identity, tuple, values, nulls);
 		found = DatumGetCString(DirectFunctionCall1(numeric_out,
 													values[Anum_identity_system_identifier - 1]));
+		timeline = DatumGetInt64(values[Anum_identity_timeline - 1]);
 		snprintf(own, sizeof(own), UINT64_FORMAT, GetSystemIdentifier());
 		identity = IDENTITY_OTHER;
 		if (strcmp(found, own) != 0)
@@ -218,8 +226,11 @@ compare_identity(HeapTuple *row, const char **reason)
 			*reason = "rows that were loaded: a restore";
 		else if (DatumGetObjectId(values[Anum_identity_database - 1]) != MyDatabaseId)
 			*reason = "another database of this server: a copy";
-		else if (DatumGetInt64(values[Anum_identity_timeline - 1]) != (int64) GetWALInsertionTimeLine())
+		else if (timeline != (int64) GetWALInsertionTimeLine())
+		{
 			*reason = "another timeline: a promotion or a recovery to a point in time";
+			*jumps = Min(Max((int64) GetWALInsertionTimeLine() - timeline, 1), JUMPS_MOST);
+		}
 		else
 			identity = IDENTITY_SAME;
 	}
@@ -296,7 +307,7 @@ adopt(EventoDb *db, Oid sequence)
 
 /* Where the jump is rolled back, the sequences stay where they are: no number is missed. */
 static void
-jump_numbers(Oid positions)
+jump_numbers(Oid positions, int64 jumps)
 {
 	Oid			schema = get_rel_namespace(positions);
 
@@ -305,7 +316,7 @@ jump_numbers(Oid positions)
 		Oid			sequence = get_relname_relid(number_sequences[i], schema);
 
 		if (OidIsValid(sequence))
-			set_sequence(sequence, nextval_internal(sequence, false) + NUMBERS_JUMP);
+			set_sequence(sequence, nextval_internal(sequence, false) + jumps * NUMBERS_JUMP);
 	}
 }
 
@@ -315,9 +326,10 @@ seed(EventoDb *db, Oid sequence)
 {
 	int64		newest = Max(evento_newest_position(), evento_watermark_row(SnapshotSelf));
 	int64		next;
+	int64		jumps;
 	HeapTuple	row;
 	const char *reason;
-	Identity	identity = compare_identity(&row, &reason);
+	Identity	identity = compare_identity(&row, &reason, &jumps);
 
 	adopt(db, sequence);
 	if (newest > PG_INT64_MAX - POSITIONS_SPARE)
@@ -329,9 +341,9 @@ seed(EventoDb *db, Oid sequence)
 	next = next_block(sequence);
 	if (identity == IDENTITY_OTHER)
 	{
-		set_sequence(sequence, Max(newest, next - 1) + evento_position_jump + 1);
+		set_sequence(sequence, Max(newest, next - 1) + jumps * evento_position_jump + 1);
 		next = next_block(sequence);
-		jump_numbers(sequence);
+		jump_numbers(sequence, jumps);
 		write_jump(newest, next, reason);
 	}
 	else if (next <= newest)
@@ -580,7 +592,8 @@ evento_positions_seed(EventoDb *db, int64 *watermark)
 	{
 		HeapTuple	row;
 		const char *reason;
-		Identity	identity = compare_identity(&row, &reason);
+		int64		jumps;
+		Identity	identity = compare_identity(&row, &reason, &jumps);
 
 		if (identity == IDENTITY_SAME ||
 			(identity == IDENTITY_OTHER && evento_newest_position() > 0))
@@ -657,7 +670,7 @@ evento_jump_positions(PG_FUNCTION_ARGS)
 	if (pg_atomic_read_u32(&db->seeded) != sequence)
 		seed(db, sequence);
 	next = jump(db, sequence, &last);
-	jump_numbers(sequence);
+	jump_numbers(sequence, 1);
 	if (!identity_written)
 		unlock_seeding(ExclusiveLock);
 	write_jump(last, next, text_to_cstring(PG_GETARG_TEXT_PP(0)));

@@ -61,6 +61,7 @@ typedef struct fetch
 	int64_t		position;		/* how far it was looked */
 	int64_t		last;			/* of what was found */
 	int64_t		reported;		/* where it was when the reports heard of it as held; -1: they have not */
+	uint64_t	history;		/* of the database, when it was asked for */
 	size_t		limit;
 	size_t		count;
 	evp_slice_t context;
@@ -184,7 +185,7 @@ remember(const fetch_t *fetch, int64_t last)
 {
 	evp_consumer_key_t key = consumer_key(fetch);
 
-	if (fetch->position > last)
+	if (fetch->position > last && fetch->history == fetch->feed->history)
 		evp_positions_set(fetch->feed->positions, &key, last, fetch->position);
 }
 
@@ -206,6 +207,11 @@ answer_fetch(fetch_t *fetch)
 	evp_slice_t payload;
 
 	remember(fetch, fetch->count > 0 ? fetch->last : fetch->after);
+
+	/* A database that has another history has not heard where the consumer was: it may have read what is lost there. */
+	if (fetch->history != fetch->feed->history && fetch->request->session != NULL)
+		evp_reports_fetch(fetch->feed->proxy->reports, fetch->request->session, fetch->request->graph.component_name, fetch->context,
+						  fetch->after, false);
 	evp_graph_fetch_close(&fetch->answer, &fetch->head);
 	blob = evp_blob_from_buf(&fetch->answer);
 	if (blob == NULL)
@@ -477,11 +483,20 @@ on_notify(void *arg, const char *payload)
 static void
 forget(evp_feed_t *feed)
 {
+	fetch_t    *fetch,
+			   *next;
+
 	feed->history = evp_db_history(feed->proxy->db);
 	evp_tail_free(&feed->tail);
+	evp_positions_clear(feed->positions);
 	feed->watermark = -1;
 	feed->published = -1;
-	move_held(feed);
+	DL_FOREACH_SAFE(feed->fetches[FETCH_HELD], fetch, next)
+	{
+		fetch->position = fetch->after;
+		fetch->reported = -1;
+		set_state(fetch, FETCH_READY);
+	}
 	tell_grown(feed);
 }
 
@@ -656,6 +671,7 @@ evp_feed_fetch(evp_feed_t *feed, evp_request_t *request)
 	evp_graph_fetch_open(&fetch->answer, &fetch->head);
 	feed->used_at = evp_now(feed->proxy);
 	fetch->reported = -1;
+	fetch->history = feed->history;
 	if (request->session != NULL)
 		evp_reports_fetch(feed->proxy->reports, request->session, graph->component_name, fetch->context, fetch->position, false);
 	enlist(fetch, FETCH_READY);

@@ -1,8 +1,8 @@
 /*
  * http_cluster.c
- *    GET /cluster: proxies, bundles and nodes of the database, as the database
- *    tells them.  The last picture is kept: it answers those who ask within a
- *    second, and everybody while the database is away.
+ *    GET /cluster: proxies, bundles, nodes of the database and where the log has
+ *    jumped, as the database tells them.  The last picture is kept: it answers
+ *    those who ask within a second, and everybody while the database is away.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -30,6 +30,7 @@ struct evp_http_cluster
 {
 	evp_proxy_t *proxy;
 	evp_buf_t	picture;		/* the members of a JSON object, without its braces; empty: none yet */
+	evp_buf_t	jumps;			/* a JSON array, which the next picture gets */
 	uint64_t	taken_at;
 	uint64_t	tried_at;
 	bool		asking;
@@ -46,10 +47,17 @@ static const char picture_sql[] =
 " (SELECT 0 AS place, '' AS name, json_build_object('role', CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE 'primary' END, 'name', NULL,"
 " 'address', host(inet_server_addr()), 'port', inet_server_port(), 'version', current_setting('server_version'), 'state', 'connected',"
 " 'sync_state', NULL, 'lag_bytes', NULL, 'lag_seconds', NULL) AS node"
-" UNION ALL SELECT 1, coalesce(r.application_name, ''), json_build_object('role', 'standby', 'name', r.application_name, 'address', host(r.client_addr),"
+" UNION ALL SELECT 1, coalesce(r.application_name, ''), json_build_object('role',"
+" CASE WHEN EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical') THEN 'subscriber'"
+" WHEN r.state = 'backup' THEN 'backup' WHEN r.state = 'streaming' AND r.replay_lsn IS NULL THEN 'receiver' ELSE 'standby' END, 'name', r.application_name, 'address', host(r.client_addr),"
 " 'port', NULL, 'version', NULL, 'state', r.state, 'sync_state', r.sync_state,"
 " 'lag_bytes', CASE WHEN NOT pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn) END,"
 " 'lag_seconds', round(extract(epoch FROM r.replay_lag), 3)) FROM pg_stat_replication r) n)::text";
+
+/* Apart: a schema that is yet to be updated has no such view, and all the rest. */
+static const char jumps_sql[] =
+"SELECT coalesce(json_agg(json_build_object('jumped_at', j.jumped_at, 'last_position', j.last_position, 'next_position', j.next_position,"
+" 'reason', j.reason) ORDER BY j.next_position), '[]')::text FROM (SELECT * FROM evento.jumps ORDER BY next_position DESC LIMIT 100) j";
 
 static void
 answer_picture(evp_http_cluster_t *cluster, evp_http_request_t *request)
@@ -78,22 +86,32 @@ answer(evp_http_cluster_t *cluster, evp_http_request_t *request, const char *mes
 		evp_http_refuse(request, MHD_HTTP_SERVICE_UNAVAILABLE, "database-away", "There is no picture of the cluster yet", message);
 }
 
+/* The one text of a result; null where it is something else. */
+static evp_slice_t
+text_of(const evp_db_result_t *result)
+{
+	static const Oid types[] = {EVP_OID_TEXT};
+
+	if (result->status == EVP_DB_OK && evp_rows_are(result->rows, types, 1) && PQntuples(result->rows) == 1)
+		return evp_row_bytes(result->rows, 0, 0);
+	return (evp_slice_t) {0};
+}
+
 static void
 on_picture(void *arg, const evp_db_result_t *result)
 {
-	static const Oid types[] = {EVP_OID_TEXT};
 	evp_http_cluster_t *cluster = arg;
 	waiter_t   *waiters = cluster->waiters;
-	evp_slice_t text = {0};
+	evp_slice_t text = text_of(result);
 
 	cluster->asking = false;
 	cluster->waiters = NULL;
-	if (result->status == EVP_DB_OK && evp_rows_are(result->rows, types, 1) && PQntuples(result->rows) == 1)
-		text = evp_row_bytes(result->rows, 0, 0);
 	if (text.p != NULL && text.n < PICTURE_MAX / 2)
 	{
 		evp_buf_free(&cluster->picture);
 		evp_buf_append(&cluster->picture, text.p, text.n);
+		evp_buf_append_str(&cluster->picture, ",\"jumps\":");
+		evp_buf_append(&cluster->picture, cluster->jumps.data, cluster->jumps.len);
 		cluster->taken_at = evp_now(cluster->proxy);
 	}
 	while (waiters != NULL)
@@ -108,14 +126,40 @@ on_picture(void *arg, const evp_db_result_t *result)
 }
 
 static void
+run(evp_http_cluster_t *cluster, const char *sql, evp_db_cb cb)
+{
+	evp_db_run(cluster->proxy->db, EVP_DB_READ,
+			   &(evp_db_statement_t) {.sql = sql,.result_format = 1,.deadline = cluster->tried_at + WAIT_MS}, cb, cluster);
+}
+
+static void
+on_jumps(void *arg, const evp_db_result_t *result)
+{
+	evp_http_cluster_t *cluster = arg;
+	evp_slice_t text = text_of(result);
+
+	/* There is no database to ask for the rest. */
+	if (result->status == EVP_DB_UNSENT || result->status == EVP_DB_UNKNOWN)
+	{
+		on_picture(cluster, result);
+		return;
+	}
+	evp_buf_free(&cluster->jumps);
+	if (text.p != NULL)
+		evp_buf_append(&cluster->jumps, text.p, text.n);
+	else
+		evp_buf_append_str(&cluster->jumps, "[]");
+	run(cluster, picture_sql, on_picture);
+}
+
+static void
 ask(evp_http_cluster_t *cluster)
 {
 	if (cluster->asking)
 		return;
 	cluster->asking = true;
 	cluster->tried_at = evp_now(cluster->proxy);
-	evp_db_run(cluster->proxy->db, EVP_DB_READ,
-			   &(evp_db_statement_t) {.sql = picture_sql,.result_format = 1,.deadline = evp_now(cluster->proxy) + WAIT_MS}, on_picture, cluster);
+	run(cluster, jumps_sql, on_jumps);
 }
 
 static void
@@ -176,6 +220,7 @@ evp_http_cluster_new(evp_proxy_t *proxy)
 		return NULL;
 	cluster->proxy = proxy;
 	evp_buf_init(&cluster->picture, PICTURE_MAX);
+	evp_buf_init(&cluster->jumps, PICTURE_MAX / 4);
 	return cluster;
 }
 
@@ -183,5 +228,6 @@ void
 evp_http_cluster_free(evp_http_cluster_t *cluster)
 {
 	evp_buf_free(&cluster->picture);
+	evp_buf_free(&cluster->jumps);
 	free(cluster);
 }

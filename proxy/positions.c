@@ -40,18 +40,24 @@ evp_positions_new(size_t most)
 }
 
 void
-evp_positions_free(evp_positions_t *positions)
+evp_positions_clear(evp_positions_t *positions)
 {
 	position_t *position,
 			   *next;
 
-	if (positions == NULL)
-		return;
 	HASH_ITER(hh, positions->table, position, next)
 	{
 		HASH_DEL(positions->table, position);
 		free(position);
 	}
+}
+
+void
+evp_positions_free(evp_positions_t *positions)
+{
+	if (positions == NULL)
+		return;
+	evp_positions_clear(positions);
 	evp_buf_free(&positions->key);
 	free(positions);
 }

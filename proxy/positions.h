@@ -15,6 +15,7 @@ typedef struct evp_positions evp_positions_t;
 
 /* Remembers at most so many consumers, those that asked last.  NULL on lack of memory. */
 evp_positions_t *evp_positions_new(size_t most);
+void evp_positions_clear(evp_positions_t *positions);
 void evp_positions_free(evp_positions_t *positions);
 
 /* A consumer: its bundle, instance, component and context. */

@@ -47,6 +47,8 @@ typedef struct report
 	bool		fetched;
 	bool		head;
 	int64_t		position;
+	int64_t		step;			/* the widest since the last statement, and where it began */
+	int64_t		leapt;
 	bool		has_stats;
 	evp_consumer_stats_t stats; /* numbers only */
 
@@ -145,6 +147,15 @@ evp_reports_fetch(evp_reports_t *r, const evp_session_t *session, evp_slice_t co
 		return;
 	keep_name(&report->component, component);
 	keep_name(&report->context, context);
+
+	/* The positions in between are not told; one where the log jumps next has to be: it may be of an event that is lost. */
+	if (report->fetched && position < report->position)
+		report->step = 0;
+	else if (report->fetched && position - report->position > report->step)
+	{
+		report->step = position - report->position;
+		report->leapt = report->position;
+	}
 	report->fetched = true;
 	report->head = head;
 	report->position = position;
@@ -249,6 +260,8 @@ put_report(evp_buf_t *b, const report_t *report)
 	{
 		put_int(b, "position", report->position);
 		evp_buf_append_str(b, report->head ? ",\"head\":true" : ",\"head\":false");
+		if (report->step > 0)
+			put_int(b, "leapt", report->leapt);
 	}
 	if (report->has_stats)
 	{

@@ -626,7 +626,7 @@ BEGIN
   END IF;
 
   IF NOT mine THEN
-    SELECT * INTO j FROM _jumps u WHERE u.last_position < k.position AND k.position < u.next_position LIMIT 1;
+    SELECT * INTO j FROM _jumps u WHERE u.last_position < k.position AND k.position < u.next_position - 1 LIMIT 1;
     IF FOUND THEN
       RAISE WARNING 'consumer "%" may have read events that are lost', consumer_claim.name
         USING DETAIL = pg_catalog.format('It stands at %s. What was behind %s is gone, the log goes on at %s: %s.', k.position, j.last_position, j.next_position, j.reason);
@@ -1551,7 +1551,13 @@ BEGIN
   IF to_regclass('evento.consumers') IS NOT NULL THEN
     RETURN QUERY EXECUTE $q$SELECT 'error', format('consumer %s', c.consumer), format('Its checkpoint %s lies among positions that were left out: it has read events that are lost.', c.position),
                                    format('Undo what it made of events after %s, then %s.', j.last_position, CASE c.kind WHEN 'sql' THEN format('SELECT evento.consumer_reset(%L, %s)', c.consumer, j.last_position) ELSE format('set what its bundle has stored as its position to %s', j.last_position) END)
-                              FROM evento.consumers c JOIN evento._jumps j ON c.position > j.last_position AND c.position < j.next_position
+                              FROM evento.consumers c JOIN evento._jumps j ON c.position > j.last_position AND c.position < j.next_position - 1
+                             UNION ALL
+                            SELECT 'error', format('consumer %s', c.consumer), format('On %s it was at %s, among positions that were left out, and has gone on: it has read events that are lost.', date_trunc('second', l.seen_at), l.position),
+                                   format('Undo what it made of events after %s, then SELECT evento.consumer_repaired(%L); or set what its bundle has stored as its position to %s.', j.last_position, c.consumer, j.last_position)
+                              FROM evento.consumers c JOIN evento._lost_reads l ON l.bundle = c.bundle AND l.consumer = c.consumer
+                              JOIN evento._jumps j ON l.position > j.last_position AND l.position < j.next_position - 1
+                             WHERE c.position >= j.next_position - 1
                              UNION ALL
                             SELECT 'warning', format('consumer %s', c.consumer), format('It is %s events and %s s behind, and nobody has it.', c.lag_events, c.lag_seconds), CASE c.kind WHEN 'sql' THEN 'Start the process that claims it.' ELSE format('Start an instance of bundle %s.', c.bundle) END
                               FROM evento.consumers c WHERE NOT c.live AND c.lag_seconds > 60
@@ -1600,7 +1606,10 @@ COMMENT ON FUNCTION doctor() IS
 
 REVOKE ALL ON TYPE finding FROM PUBLIC;
 GRANT USAGE ON TYPE finding TO evento_reader;
-GRANT SELECT ON stats TO evento_reader;
+CREATE VIEW jumps AS
+SELECT j.jumped_at, j.last_position, j.next_position, j.reason FROM _jumps j;
+COMMENT ON VIEW jumps IS 'Where positions were left out, and why: after a promotion, a restore or a copy, or by jump_positions(). last_position is the highest that the log had then, next_position the lowest from then on. Who keeps a position outside of this database that is above last_position and below next_position - 1 has read events that are lost; events behind last_position in their place begin at next_position.';
+GRANT SELECT ON stats, jumps TO evento_reader;
 GRANT EXECUTE ON FUNCTION _stats(), _library(), doctor() TO evento_reader;
 GRANT EXECUTE ON FUNCTION jump_positions(text) TO evento_admin;
 
@@ -2113,6 +2122,15 @@ CREATE TABLE _bundle_consumers (
 CREATE INDEX _bundle_consumers_consumer ON _bundle_consumers (consumer);
 COMMENT ON TABLE _bundle_consumers IS 'Consumers of bundles (projectors, sagas, observers; one a context) at each instance that has named them or fetched for them. The rows of instances that are gone are kept until another instance fetches for the consumer or a newer version of the bundle has come, for 30 days at most.';
 
+CREATE TABLE _lost_reads (
+  bundle   text NOT NULL,
+  consumer text COLLATE "C" NOT NULL,
+  position bigint NOT NULL,
+  seen_at  timestamptz NOT NULL,
+  PRIMARY KEY (bundle, consumer)
+);
+COMMENT ON TABLE _lost_reads IS 'Consumers of bundles that stood at a position among those that a failover or a restore left out, the highest, seen last at seen_at: they have read events that are lost. Kept when they go on, until they are set back before it or consumer_repaired is called.';
+
 CREATE TABLE _executors (
   bundle         text NOT NULL,
   instance       text NOT NULL,
@@ -2224,6 +2242,23 @@ CREATE FUNCTION _reports(reports jsonb) RETURNS void
 DECLARE
   at timestamptz := pg_catalog.clock_timestamp();
 BEGIN
+  -- Who stood among positions that were left out has read what is lost, and goes on from there with the next event: it is kept.
+  -- "leapt" is where it was before the widest step of those that this report does not name one by one.
+  IF EXISTS (SELECT FROM _jumps) THEN
+    DELETE FROM _lost_reads l
+     USING pg_catalog.jsonb_to_recordset(reports) r (bundle text, consumer text COLLATE "C", position bigint), _jumps j
+     WHERE l.bundle = r.bundle AND l.consumer = r.consumer AND j.last_position < l.position AND l.position < j.next_position - 1
+       AND r.position <= j.last_position;
+    INSERT INTO _lost_reads AS l (bundle, consumer, position, seen_at)
+    SELECT r.bundle, r.consumer, pg_catalog.max(p.position), at
+      FROM pg_catalog.jsonb_to_recordset(reports) r (bundle text, consumer text COLLATE "C", instance text, position bigint, leapt bigint)
+      LEFT JOIN _bundle_consumers c ON c.bundle = r.bundle AND c.consumer = r.consumer AND c.instance = r.instance
+     CROSS JOIN LATERAL (VALUES (r.position), (r.leapt), (CASE WHEN c.position < r.position THEN c.position END)) p (position)
+      JOIN _jumps j ON j.last_position < p.position AND p.position < j.next_position - 1
+     WHERE r.consumer IS NOT NULL AND r.position IS NOT NULL
+     GROUP BY r.bundle, r.consumer
+        ON CONFLICT ON CONSTRAINT _lost_reads_pkey DO UPDATE SET position = GREATEST(l.position, excluded.position), seen_at = excluded.seen_at;
+  END IF;
   INSERT INTO _bundle_consumers AS c (bundle, consumer, instance, bundle_version, component, component_type, context, position, head, moved_at, fetched_at,
                                       in_flight, submit_timeouts, transient_failures, reported_at, created_at, seen_at)
   SELECT DISTINCT ON (r.bundle, r.consumer, r.instance)
@@ -2275,10 +2310,11 @@ BEGIN
   -- Some call in a thousand looks for what nobody mentions any more.
   IF pg_catalog.random() < 0.001 THEN
     DELETE FROM _bundle_consumers c WHERE c.seen_at < at - interval '30 days';
+    DELETE FROM _lost_reads l WHERE NOT EXISTS (SELECT FROM _bundle_consumers c WHERE c.bundle = l.bundle AND c.consumer = l.consumer);
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _reports(jsonb) IS 'Notes how consumers and executors of bundles stand: an array of objects, those with "consumer" and those with "executor"; what an object lacks stays as it was. Raises 55P03 where others keep it from the rows for half a second.';
+COMMENT ON FUNCTION _reports(jsonb) IS 'Notes how consumers and executors of bundles stand: an array of objects, those with "consumer" and those with "executor"; what an object lacks stays as it was. A consumer''s "leapt" is where it was before its widest step since the report before. Raises 55P03 where others keep it from the rows for half a second.';
 
 CREATE FUNCTION _ask_take(proxy_id bigint, most bigint, OUT request_id uuid, OUT bundle text, OUT instance text, OUT action text, OUT consumer text,
                           OUT component_type text, OUT "position" bigint, OUT retry boolean, OUT timeout_ms bigint)
@@ -2418,7 +2454,8 @@ SELECT k.consumer, k.kind, k.position, k.epoch, k.owner, k.lease_until, k.live, 
        CASE WHEN k.position IS NOT NULL THEN
          COALESCE(pg_catalog.round(EXTRACT(epoch FROM GREATEST(pg_catalog.clock_timestamp() - o.recorded_at, '0')), 3), 0) END AS lag_seconds,
        k.created_at, k.claimed_at, k.acked_at,
-       EXISTS (SELECT FROM _jumps j WHERE j.last_position < k.position AND k.position < j.next_position) AS lost_range,
+       EXISTS (SELECT FROM _jumps j WHERE j.last_position < k.position AND k.position < j.next_position - 1)
+         OR EXISTS (SELECT FROM _lost_reads l WHERE l.bundle = k.bundle AND l.consumer = k.consumer) AS lost_range,
        k.owner_pid, k.application,
        k.state, k.bundle, k.version, k.component_type, k.component, k.instances, k.dead_events, k.in_flight, k.submit_timeouts, k.transient_failures,
        k.reported_at, k.status, k.status_at
@@ -2429,10 +2466,21 @@ SELECT k.consumer, k.kind, k.position, k.epoch, k.owner, k.lease_until, k.live, 
                       WHERE n.position <= w.position) b
   LEFT JOIN LATERAL (SELECT e.position, e.recorded_at FROM _events e WHERE e.position > k.position ORDER BY e.position LIMIT 1) o
     ON o.position <= w.position;
-COMMENT ON VIEW consumers IS 'Durable consumers, in SQL (kind sql) and of bundles (kind bundle: projectors, sagas and observers, one a context): where it stands (position), and how far it is behind the log, whatever its filter: lag_events (exact below 10,000, above that by positions, without those that were jumped over) and lag_seconds, the age of the oldest event it has yet to look at, 0 where there is none (both NULL where position is). lost_range: its position lies among those that a failover or a restore left out, so it may have read events that are lost. state: running; waiting (at the head of the log); stopped (nobody has it: no lease, or no instance of its bundle is connected); starting (a bundle''s that has not fetched yet); error and disabled, as the bundle said when it was asked last.
+COMMENT ON VIEW consumers IS 'Durable consumers, in SQL (kind sql) and of bundles (kind bundle: projectors, sagas and observers, one a context): where it stands (position), and how far it is behind the log, whatever its filter: lag_events (exact below 10,000, above that by positions, without those that were jumped over) and lag_seconds, the age of the oldest event it has yet to look at, 0 where there is none (both NULL where position is). lost_range: its position lies among those that a failover or a restore left out, so it may have read events that are lost; a bundle''s keeps that when it goes on, until it is set back or consumer_repaired is called. state: running; waiting (at the head of the log); stopped (nobody has it: no lease, or no instance of its bundle is connected); starting (a bundle''s that has not fetched yet); error and disabled, as the bundle said when it was asked last.
 In SQL: owner and its lease (live: it runs), epoch, claimed_at, acked_at, owner_pid, application. Of bundles, some seconds late: owner is the instance that fetched last, instances how many are connected that have the consumer (live: some are), acked_at when it moved last; dead_events and status are what consumer_status was told last, at status_at; in_flight, submit_timeouts and transient_failures what bundles with executors tell of all instances, at reported_at.';
 
 GRANT SELECT ON handler_history, handler_statistics, invocations, executors, consumers TO evento_reader;
+
+CREATE FUNCTION consumer_repaired(consumer text) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
+BEGIN
+  DELETE FROM _lost_reads l WHERE l.consumer = consumer_repaired.consumer;
+  RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION consumer_repaired(text) IS
+'Says that what a consumer of a bundle made of events that are lost was undone: lost_range of consumers and doctor() name it no more. True where it was named. One whose position lies among those left out still is named again with its next fetch; one in SQL is named by its position alone, and consumer_reset sets that.';
+GRANT EXECUTE ON FUNCTION consumer_repaired(text) TO evento_admin;
 
 -- ---- requests to consumers of bundles ----
 

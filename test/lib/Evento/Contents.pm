@@ -72,7 +72,7 @@ sub has
 }
 
 # Tables whose rows a dump does not carry, by intent.
-our @not_dumped = qw(_asks _bundle_consumers _executors _handler_statistics _invocation_statistics _locks _proxies _secret _sessions _telemetry_sources _watermark);
+our @not_dumped = qw(_asks _bundle_consumers _executors _handler_statistics _invocation_statistics _locks _lost_reads _proxies _secret _sessions _telemetry_sources _watermark);
 
 # What is dumped and has no row in a log that fill has filled.
 sub empty

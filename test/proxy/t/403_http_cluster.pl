@@ -1,17 +1,19 @@
 # 403_http_cluster.pl
 #   GET /cluster with a real standby: it is among the nodes, with the lag that the
 #   primary knows of, while it follows, stands still and is gone; and is the
-#   primary after its promotion.
+#   primary after its promotion.  Others that replicate are told apart.  The last
+#   picture is given while the database is away, with its age.
 use strict;
 use warnings;
 
 use PostgreSQL::Test::Cluster;
 use Test::More;
 
+use Evento::Cluster;
 use Evento::Http;
 use Evento::ProxyTest;
 
-my $test = Evento::ProxyTest->new(conf => "max_wal_senders = 5\nwal_level = replica\nmax_connections = 100\n");
+my $test = Evento::ProxyTest->new(conf => "max_wal_senders = 8\nwal_level = logical\nmax_connections = 100\n");
 my $primary = $test->node;
 my $proxy = $test->start;
 my $http = Evento::Http->new($proxy->{http});
@@ -31,6 +33,20 @@ my @nodes = nodes();
 is(scalar(@nodes), 1, 'one node');
 is_deeply([ @{ $nodes[0] }{qw(role state name sync_state lag_bytes lag_seconds)} ], [ 'primary', 'connected', undef, undef, undef, undef ], 'is the primary');
 
+# Members, who is live, and what they hold.
+my $other = $test->start;
+my $bundle = $other->bundle(bundle => 'orders', instance => 'o1', names => ['Change']);
+my $cluster;
+ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; @{ $cluster->{bundles} } == 1 && 2 == grep { $_->{live} } @{ $cluster->{proxies} } }, 30), 'any member knows all members');
+is_deeply([ map { [ @$_{qw(name advertised instances)} ] } @{ $cluster->{proxies} } ],
+	[ [ $proxy->{name}, "127.0.0.1:$proxy->{port}", 0 ], [ $other->{name}, "127.0.0.1:$other->{port}", 1 ] ], 'with addresses and what they hold');
+ok(!(grep { ref $_->{load} ne 'HASH' || !$_->{version} } @{ $cluster->{proxies} }), 'version and load');
+is_deeply([ @{ $cluster->{bundles}[0] }{qw(bundle instance proxy names)} ], [ 'orders', 'o1', $other->{name}, ['Change'] ], 'and the bundle of another member');
+is_deeply($cluster->{jumps}, [], 'the log has no jump');
+$other->stop('KILL');
+ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; 1 == grep { $_->{live} } @{ $cluster->{proxies} } }, 30), 'one that was killed is live no more');
+is_deeply($cluster->{bundles}, [], 'nor are its bundles there');
+
 # A standby, as pg_basebackup makes it.
 $primary->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
@@ -48,6 +64,25 @@ $test->sql('GRANT pg_read_all_stats TO proxy');
 is($nodes[1]{sync_state}, 'async', 'nobody waits for it');
 # What it has replayed the primary hears with the next answer only, and something is written all the time.
 nodes_become('it follows', sub { defined $_[1]{lag_bytes} && $_[1]{lag_bytes} < 100_000 });
+
+# What replicates and is no standby.
+my $subscriber = Evento::Cluster->make('subscriber');
+$subscriber->start;
+$test->sql('CREATE TABLE elsewhere (n integer); CREATE PUBLICATION few FOR TABLE elsewhere');
+$subscriber->safe_psql('postgres', 'CREATE TABLE elsewhere (n integer); CREATE SUBSCRIPTION few CONNECTION ' . "'host=" . $primary->host . ' port=' . $primary->port . " dbname=postgres' PUBLICATION few");
+my $pid = fork // die "fork: $!";
+if (!$pid)
+{
+	exec 'pg_receivewal', '-D', PostgreSQL::Test::Utils::tempdir(), '-h', $primary->host, '-p', $primary->port, '--status-interval=1' or POSIX::_exit(127);
+}
+Evento::ProxyTest::started($pid);
+nodes_become('a subscription and a receiver of WAL are told apart', sub { join(' ', sort map { $_->{role} } @_) eq 'primary receiver standby subscriber' });
+kill 'TERM', $pid;
+waitpid $pid, 0;
+Evento::ProxyTest::ended($pid);
+$subscriber->safe_psql('postgres', 'DROP SUBSCRIPTION few');
+$subscriber->stop;
+nodes_become('and gone', sub { @_ == 2 });
 
 # It receives, and does not replay.
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
@@ -75,9 +110,15 @@ my $at_standby = Evento::Http->new($reader->{http});
 $primary->stop('fast');
 my $last = $http->get('/cluster');
 is($last->{status}, 200, 'without a database the last picture is given');
-ok($proxy->wait_for(sub { !$http->get('/cluster')->{json}{database} }, 20), 'which says so');
+ok($proxy->wait_for(sub { $last = $http->get('/cluster')->{json}; !$last->{database} }, 20), 'which says so');
+is($last->{nodes}[0]{role}, 'primary', 'has the nodes as they were');
+is_deeply([ map { $_->{name} } @{ $last->{proxies} } ], [ map { $_->{name} } @{ $http->get('/cluster')->{json}{proxies} } ], 'and the members');
+ok($proxy->wait_for(sub { $http->get('/cluster')->{json}{age_seconds} > $last->{age_seconds} + 1 }, 20), 'and its age, which grows');
 $standby->promote;
 nodes_become('the promoted one is the primary', sub { @_ == 1 && $_[0]{role} eq 'primary' }, $at_standby);
+my $jumps;
+ok($proxy->wait_for(sub { $jumps = $at_standby->get('/cluster')->{json}{jumps}; @$jumps == 1 }, 30), 'and the jump of its log is told') or diag(explain($jumps));
+is(join('|', @{ $jumps->[0] }{qw(last_position next_position reason)}), $standby->safe_psql('postgres', 'SELECT last_position, next_position, reason FROM evento.jumps'), 'as it is on record');
 
 is($_->stop, 0, "$_->{name} ends") for $proxy, $reader;
 done_testing();

@@ -92,5 +92,17 @@ my $named = q(SELECT consumer FROM evento.consumers WHERE lost_range);
 ok($proxy->wait_for(sub { $consumer->answer($consumer->fetch(3, component => 'Ahead')); $new->safe_psql('postgres', $named) eq $ahead }, 20), 'and is named')
   or diag($new->safe_psql('postgres', 'SELECT consumer, position, lost_range FROM evento.consumers'));
 like($new->safe_psql('postgres', q(SELECT subject FROM evento.doctor() WHERE severity = 'error')), qr/consumer \Q$ahead\E/, 'by doctor() too');
+my $head = $new->safe_psql('postgres', 'SELECT max(position) FROM evento.events');
+my $stands = sub { return $new->safe_psql('postgres', "SELECT position, lost_range FROM evento.consumers WHERE consumer = '$ahead'") };
+ok($proxy->wait_for(sub { $consumer->answer($consumer->fetch($head, component => 'Ahead')); $stands->() eq "$head|t" }, 20), 'also when it has gone on') or diag($stands->());
+# Within one interval of what the proxy reports.
+my $quick = 'shop_Quick_1_*';
+$new->safe_psql('postgres', q(SELECT evento.append('next', 'T', '{}'); CALL evento.wait(NULL)));
+my @asked = map { $consumer->fetch($_, component => 'Quick') } 3, $head;
+$consumer->answer($_) for @asked;
+ok($proxy->wait_for(sub { $new->safe_psql('postgres', $named) =~ /\Q$quick\E/ }, 20), 'and one that goes on at once');
+ok($proxy->wait_for(sub { $consumer->answer($consumer->fetch(1, component => 'Ahead')); $stands->() eq '1|f' }, 20), 'until it is set back') or diag($stands->());
+is($new->safe_psql('postgres', "SELECT evento.consumer_repaired('$quick')"), 't', 'or repaired');
+is($new->safe_psql('postgres', $named), '', 'then nobody is named any more');
 is($proxy->stop, 0, 'the proxy ends in order');
 done_testing();

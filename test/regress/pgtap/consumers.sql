@@ -149,12 +149,39 @@ COMMIT;
 SELECT count(evento.append('b-' || n % 10, 'Many', '0')) FROM generate_series(1, 12000) n;
 CALL evento.wait(NULL) \gset
 SELECT is((SELECT lag_events FROM evento.consumers WHERE consumer = 'at the end'), 12000::bigint, 'lag beyond what is counted');
-INSERT INTO evento._jumps (last_position, next_position, reason) VALUES (12010, 12016, 'test'), (3, 5, 'test');
+INSERT INTO evento._jumps (last_position, next_position, reason) VALUES (12010, 12016, 'test'), (3, 6, 'test');
 SELECT is((SELECT lag_events FROM evento.consumers WHERE consumer = 'at the end'), 11995::bigint, 'jumps that lie beyond it are left out');
 SELECT epoch AS je FROM evento.consumer_claim('jumped', '1 min', start => 4) \gset
 SELECT is((SELECT lost_range FROM evento.consumers WHERE consumer = 'jumped'), true, 'a checkpoint amid a jump has lost its range');
 SELECT is((SELECT string_agg(consumer, ' ' ORDER BY consumer) FROM evento.consumers WHERE lost_range), 'jumped', 'no other');
 SELECT evento.consumer_ack('jumped', 5, :je);
-SELECT is((SELECT lost_range FROM evento.consumers WHERE consumer = 'jumped'), false, 'until it is past it');
+SELECT is((SELECT lost_range FROM evento.consumers WHERE consumer = 'jumped'), false, 'until it has looked over it, as far as it can without a new event');
+
+-- ---- a consumer of a bundle that has read what is lost is named, also when it has gone on ----
+
+CREATE FUNCTION pg_temp.report(consumer text, "position" bigint, leapt bigint DEFAULT NULL, instance text DEFAULT 'i') RETURNS boolean LANGUAGE sql AS $$
+SELECT evento._reports(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('bundle', 'b', 'version', 1, 'instance', instance, 'consumer', consumer, 'component', 'C', 'context', '*',
+                                         'position', "position", 'head', true, 'leapt', leapt))));
+SELECT c.lost_range FROM evento.consumers c WHERE c.kind = 'bundle' AND c.consumer = report.consumer
+$$;
+UPDATE evento._jumps SET next_position = 1000 WHERE last_position = 3;
+SELECT is(pg_temp.report('b_steps', 2), false, 'before a jump');
+SELECT is(pg_temp.report('b_steps', 999), false, 'one that has looked over it');
+SELECT is(pg_temp.report('b_stood', 500), true, 'one in the middle');
+SELECT is(pg_temp.report('b_stood', 1001), true, 'which has gone on');
+SELECT is(pg_temp.report('b_stood', 1500, 1002), true, 'and on');
+SELECT is(pg_temp.report('b_stood', 1500, NULL, 'another'), true, 'at another instance too');
+SELECT is((SELECT count(*) FROM evento._lost_reads), 1::bigint, 'no other');
+SELECT is(pg_temp.report('b_leapt', 1001, 400), true, 'one that was there and has gone on between two reports');
+SELECT is(pg_temp.report('b_reported', 600), true, 'one');
+DELETE FROM evento._lost_reads WHERE consumer = 'b_reported';
+SELECT is(pg_temp.report('b_reported', 1001), true, 'whose report came before the jump was on record');
+SELECT matches((SELECT string_agg(severity || ' ' || finding || ' ' || advice, E'\n') FROM evento.doctor() WHERE subject = 'consumer b_stood'),
+  'error On .* it was at 500, among positions that were left out, and has gone on: .*after 3, then SELECT evento.consumer_repaired\(''b_stood''\)', 'doctor() names it');
+SELECT is(pg_temp.report('b_stood', 3), false, 'set back to before the jump it reads anew');
+SELECT is(pg_temp.report('b_stood', 1500), false, 'and is named no more');
+SELECT is(evento.consumer_repaired('b_leapt'), true, 'one that was repaired');
+SELECT is(pg_temp.report('b_leapt', 1600), false, 'is named no more');
+SELECT is(evento.consumer_repaired('b_leapt'), false, 'once');
 DELETE FROM evento._jumps;
 SELECT * FROM finish();

@@ -69,7 +69,7 @@ INSERT INTO objects (kind, name, lowest, statement, expected) VALUES
   ('function', '_ask_done', 'proxy', $$SELECT evento._ask_done('00000000-0000-0000-0000-000000000001', '{}', false)$$, false),
   ('function', '_ask', 'admin', NULL, false), ('function', '_ask_answer', 'admin', NULL, false), ('function', '_ask_and_wait', 'admin', NULL, false), ('function', '_on_its_own', 'admin', NULL, false),
   ('function', 'consumer_status', 'admin', NULL, false), ('function', 'consumer_dead_events', 'admin', NULL, false), ('function', 'consumer_retry_event', 'admin', NULL, false),
-  ('function', 'consumer_delete_event', 'admin', NULL, false), ('function', 'consumer_process_events', 'admin', NULL, false),
+  ('function', 'consumer_delete_event', 'admin', NULL, false), ('function', 'consumer_process_events', 'admin', NULL, false), ('function', 'consumer_repaired', 'admin', $$SELECT evento.consumer_repaired('p')$$, false), ('relation', 'jumps', 'reader', NULL, false),
   -- import
   ('function', 'import_evento', 'admin', NULL, false), ('function', 'import_message_db', 'admin', NULL, false), ('relation', 'imports', 'reader', NULL, false),
   ('type', '_imported_event', 'admin', NULL, false), ('type', '_imported_snapshot', 'admin', NULL, false),

@@ -25,6 +25,7 @@ SELECT results_eq($$
   ('consumer_fetch(name text, max bigint DEFAULT 1000) SETOF evento.scanned_event'),
   ('consumer_process_events(IN consumer text, IN instance text DEFAULT NULL::text, IN timeout interval DEFAULT ''00:01:00''::interval, INOUT success boolean DEFAULT NULL::boolean)'),
   ('consumer_release(name text, epoch bigint) boolean'),
+  ('consumer_repaired(consumer text) boolean'),
   ('consumer_reset(name text, "position" bigint) bigint'),
   ('consumer_retry_event(IN consumer text, IN "position" bigint, IN retry boolean DEFAULT true, IN instance text DEFAULT NULL::text, IN timeout interval DEFAULT ''00:00:10''::interval, INOUT success boolean DEFAULT NULL::boolean)'),
   ('consumer_status(IN consumer text, IN instance text DEFAULT NULL::text, IN timeout interval DEFAULT ''00:00:10''::interval, INOUT status jsonb DEFAULT NULL::jsonb)'),
@@ -52,7 +53,7 @@ SELECT results_eq($$
   ('tombstone_stream(stream text, expected bigint DEFAULT NULL::bigint) bigint'),
   ('wait(IN after bigint, IN timeout interval DEFAULT ''00:00:30''::interval, INOUT watermark bigint DEFAULT NULL::bigint)'),
   ('watermark() bigint')$$, 'functions and procedures');
-SELECT views_are('evento', ARRAY['access_rules', 'appending', 'bundle_tokens', 'bundles', 'consumers', 'erasures', 'events', 'executors', 'handler_history', 'handler_statistics', 'handlers', 'imports', 'indexes', 'invocations', 'payloads', 'proxies', 'stats', 'streams']);
+SELECT views_are('evento', ARRAY['access_rules', 'appending', 'bundle_tokens', 'bundles', 'consumers', 'erasures', 'events', 'executors', 'handler_history', 'handler_statistics', 'handlers', 'imports', 'indexes', 'invocations', 'jumps', 'payloads', 'proxies', 'stats', 'streams']);
 SELECT columns_are('evento', 'events', ARRAY['position', 'stream', 'version', 'id', 'type', 'context', 'kind', 'data', 'metadata', 'class', 'timestamp', 'recorded_at', 'force_telemetry', 'category']);
 SELECT columns_are('evento', 'streams', ARRAY['stream', 'category', 'version', 'first_recorded_at', 'last_recorded_at', 'deleted_at', 'tombstone', 'metadata', 'metadata_revision']);
 SELECT columns_are('evento', 'appending', ARRAY['pid', 'first_position', 'transaction_age', 'user', 'application_name', 'state', 'wait_event_type', 'wait_event', 'query']);
