@@ -1,7 +1,8 @@
 /*
  * bundle.c
  *    One connection of a simulated bundle: dials, says hello, registers, reads
- *    frames, and dials again, the next address in turn, when it is lost.
+ *    frames, and dials again, the next address in turn, when it is lost.  A name
+ *    with several addresses is as many in turn.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -429,6 +430,21 @@ on_connected(uv_connect_t *req, int status)
 		evp_tls_io_dial(b->tls);
 }
 
+/* The address of a name whose turn it is. */
+static const struct addrinfo *
+take_turn(sim_bundle_t *b, const struct addrinfo *res)
+{
+	const struct addrinfo *a = res;
+	unsigned	n = 0;
+
+	for (; a != NULL; a = a->ai_next)
+		n++;
+	n = b->dials++ % n;
+	for (a = res; n > 0; n--)
+		a = a->ai_next;
+	return a;
+}
+
 static void
 on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
 {
@@ -446,7 +462,7 @@ on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
 	if (rc == 0)
 	{
 		b->connect.data = b;
-		rc = uv_tcp_connect(&b->connect, &b->tcp, res->ai_addr, on_connected);
+		rc = uv_tcp_connect(&b->connect, &b->tcp, take_turn(b, res)->ai_addr, on_connected);
 	}
 	uv_freeaddrinfo(res);
 	if (rc < 0)
@@ -488,6 +504,7 @@ sim_bundle_new(sim_t *sim, const char *bundle, const char *component, const char
 	b->addresses = addresses;
 	b->n_addresses = n_addresses;
 	b->address = first % n_addresses;
+	b->dials = first / n_addresses;
 	evp_uuid_v4(id);
 	evp_uuid_format(id, b->instance);
 	evp_wire_init(&b->wire);

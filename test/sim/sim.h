@@ -151,6 +151,7 @@ struct sim_bundle
 	const sim_address_t *addresses;
 	unsigned	n_addresses;
 	unsigned	address;		/* the one in use */
+	unsigned	dials;			/* counted, for a name that has several addresses */
 	bool		up;				/* welcomed */
 	bool		was_up;
 	bool		closing;
@@ -171,7 +172,8 @@ struct sim_bundle
 	bool		dirty;
 };
 
-/* A bundle that dials addresses[first] at once, and the next one whenever a connection fails.  names, addresses and
+/* A bundle that dials addresses[first] at once, and the next one whenever a connection fails; of a name that has several
+ * addresses the next one of these, too.  names, addresses and
  * component must outlive it.  Freed by sim_bundle_close, when its handles are closed. */
 sim_bundle_t *sim_bundle_new(sim_t *sim, const char *bundle, const char *component, const char *const *names,
 							 const sim_address_t *addresses, unsigned n_addresses, unsigned first,

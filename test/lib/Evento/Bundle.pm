@@ -20,7 +20,7 @@ use constant MESSAGE => 'com.evento.common.modeling.messaging.message';
 my $counter = 0;
 
 # Connects.  port; rcvbuf: a small receive buffer, for a peer that does not read; tls: { ca, cert, key, args };
-# timeout: seconds to connect (20).
+# timeout: seconds to connect (20); host: an address (127.0.0.1).
 sub new
 {
 	my ($class, $port, %opt) = @_;
@@ -31,7 +31,7 @@ sub new
 		$self->{peer} = 'unknown';
 		return $self;
 	}
-	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Proto => 'tcp', Timeout => $opt{timeout} // 20)
+	my $socket = IO::Socket::INET->new(PeerAddr => $opt{host} // '127.0.0.1', PeerPort => $port, Proto => 'tcp', Timeout => $opt{timeout} // 20)
 	  or croak "cannot connect to port $port: $@";
 	setsockopt($socket, SOL_SOCKET, SO_RCVBUF, pack('i', $opt{rcvbuf})) if $opt{rcvbuf};
 	$self->{socket} = $socket;
@@ -76,11 +76,11 @@ sub DESTROY
 }
 
 # Connects and says hello, registers, describes itself and enables; waits for the welcome.
-# bundle, instance, token, names, enable (1), tls.
+# bundle, instance, token, names, enable (1), tls, host.
 sub connected
 {
 	my ($class, $port, %opt) = @_;
-	my $self = $class->new($port, tls => $opt{tls});
+	my $self = $class->new($port, tls => $opt{tls}, host => $opt{host});
 	$self->hello(%opt);
 	my $welcome = $self->recv('WLC') or croak 'no welcome' . ($self->{queue}[0] ? ": $self->{queue}[0]{'@t'} " . ($self->{queue}[0]{reason} // '') : '');
 	$self->{welcome} = $welcome;

@@ -181,7 +181,7 @@ sub get
 {
 	my ($self, $path, $method) = @_;
 	my $tls = ($self->{flags}{'http-tls'} // 'off') eq 'on' && Evento::Bundle->new($self->{http}, tls => { ca => $self->{flags}{'tls-ca'} });
-	my $socket = $tls ? $tls->{socket} : IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{http}, Timeout => 10);
+	my $socket = $tls ? $tls->{socket} : IO::Socket::INET->new(PeerAddr => $self->{flags}{'http-address'} // '127.0.0.1', PeerPort => $self->{http}, Timeout => 10);
 	return (0, '') if !$socket;
 	local $SIG{PIPE} = 'IGNORE';
 	syswrite $socket, ($method // 'GET') . " $path HTTP/1.0\r\n\r\n";

@@ -41,6 +41,7 @@ my $followers = Evento::Followers->new(proxies => \@proxy, connstr => $node->con
 
 # Bundles of a simulator, which checks every answer and every event by itself.  The pace makes it last beyond the restore.
 my $sim_log = "$dir/sim.log";
+append_to_file($sim_log, '');
 my $sim_pid = fork // die "fork: $!";
 if (!$sim_pid)
 {

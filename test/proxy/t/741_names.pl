@@ -1,0 +1,138 @@
+# 741_names.pl
+#   One name for three proxies and one for the database, told by a resolver of
+#   the test's own: bundles, HTTP clients and proxies try all addresses of a
+#   name, and live through the loss of each.  A client that takes the first
+#   address alone, as the library does, needs a resolver that changes the order.
+use strict;
+use warnings;
+
+use Evento::Names;
+
+BEGIN { Evento::Names::enter() }
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Socket qw(inet_ntoa);
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use Evento::Bundle;
+use Evento::Docs;
+use Evento::ProxyTest;
+
+plan skip_all => Evento::Names::why() if defined Evento::Names::why();
+
+my $sim = $ENV{EVENTO_SIM} // __FILE__ =~ s{test/proxy/t/[^/]+$}{build/evento-sim}r;
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my @addresses = map { "127.0.1.$_" } 1 .. 3;
+# The database is at the last of its addresses; at the others nobody listens.
+my %names = ('proxies.test' => \@addresses, 'db.test' => [ map { "127.0.2.$_" } 1 .. 3 ]);
+Evento::Names::start(%names);
+my $test = Evento::ProxyTest->new(conf => "listen_addresses = '127.0.2.3'\n");
+my $node = $test->node;
+$node->append_conf('pg_hba.conf', "host all all 127.0.0.0/8 trust\n");
+$node->reload;
+
+is((gethostbyname 'nobody.test')[4], undef, 'a name that the resolver does not know');
+my @found = gethostbyname 'proxies.test';
+is(join(' ', sort map { inet_ntoa($_) } @found[ 4 .. $#found ]), "@addresses", 'and one that it knows');
+
+# ---- proxies find the database by its name ----
+
+my ($port, $http) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 2;
+my $database = 'host=db.test port=' . $node->port . ' dbname=postgres user=proxy';
+my @proxy = map { $test->start(flags => { database => $database, 'bundle-address' => $_, 'bundle-port' => $port, 'http-address' => $_, 'http-port' => $http,
+			'http-api' => 'open', 'database-wait' => '2min' }) } @addresses;
+pass('proxies find the database by its name, at the last of its addresses');
+is(`psql -XAtd '$database' -c 'SELECT inet_server_addr()'`, "127.0.2.3\n", 'psql does');
+
+sub run_in_background
+{
+	my ($log, @command) = @_;
+	append_to_file($log, '');
+	my $pid = fork // die "fork: $!";
+	if (!$pid)
+	{
+		open(STDOUT, '>', $log) or POSIX::_exit(127);
+		open(STDERR, '>&', \*STDOUT) or POSIX::_exit(127);
+		exec { $command[0] } @command or POSIX::_exit(127);
+	}
+	Evento::ProxyTest::started($pid);
+	return $pid;
+}
+
+# ---- clients find the proxies by their name ----
+
+my $sim_pid = run_in_background("$dir/sim.log", $sim, '--proxies', "proxies.test:$port", '--callers', 8, '--connections', 6, '--consumers', 2,
+	'--count', 400, '--rate', 20, '--timeout', 8000, '--allow-failures');
+ok($proxy[0]->wait_for(sub { slurp_file("$dir/sim.log") =~ /^ready run (\S+)/m }, 60), 'a simulator that knows the name plays bundles');
+my ($run) = slurp_file("$dir/sim.log") =~ /^ready run (\S+)/m;
+my ($append) = Evento::Docs::blocks('http', 'At whichever proxy answers', 'sh');
+append_to_file("$dir/append.sh", $append);
+my $told = 0;
+
+# Appends an event over HTTP, under the name.
+sub by_curl
+{
+	$told++;
+	local $ENV{PROXIES} = "proxies.test:$http";
+	return system('sh', '-c', q(. "$1/append.sh"; append by-curl "$2" "$3"), 'append', $dir, sprintf('00000000-0000-4000-8000-%012d', $told), qq({"type": "N", "data": $told})) == 0;
+}
+
+sub orders { return $test->sql("SELECT count(*) FROM evento.events WHERE stream LIKE '$run-%'") }
+
+sub get_on
+{
+	my ($what) = @_;
+	my $orders = orders() + 5;
+	ok($proxy[0]->wait_for(sub { sleep 0.05; orders() >= $orders }, 60), "$what: the simulator's bundles go on");
+	is(scalar(grep { !by_curl() } 1 .. 4), 0, "$what: and curl gets through");
+	return;
+}
+
+# What the library does: asks for the name, and dials the first address alone.
+sub dial_first
+{
+	my @found = gethostbyname 'proxies.test' or return undef;
+	my $address = inet_ntoa($found[4]);
+	my $bundle = eval { Evento::Bundle->connected($port, host => $address, bundle => 'shop', instance => 'first') } or return undef;
+	return [ $address, $bundle ];
+}
+
+get_on('all proxies are there');
+is(scalar(grep { my ($p) = $test->sql("SELECT instances > 0 FROM evento.proxies WHERE name = '$_->{name}'"); $p eq 't' } @proxy), 3, 'bundles are at all three');
+for my $proxy (@proxy)
+{
+	$proxy->stop('KILL');
+	get_on("$proxy->{name} is killed");
+	my $first;
+	ok($proxy->wait_for(sub { $first = dial_first() }, 60), "$proxy->{name} is killed: who dials the first address alone gets in where the order changes");
+	isnt($first->[0], $proxy->{flags}{'http-address'}, "$proxy->{name} is killed: elsewhere");
+	ok($first->[1]->alive, "$proxy->{name} is killed: and is served");
+	$first->[1]->close;
+	Evento::Names::set(%names, 'proxies.test' => [ $proxy->{flags}{'http-address'}, grep { $_ ne $proxy->{flags}{'http-address'} } @addresses ], fixed => 1);
+	is(scalar(grep { dial_first() } 1 .. 3), 0, "$proxy->{name} is killed: and never where the order stays, with that one first");
+	get_on("$proxy->{name} is killed, the order stays");
+	Evento::Names::set(%names);
+	$proxy->run;
+	$proxy->wait_http('/readyz', 60);
+}
+get_on('all proxies are back');
+
+# ---- the database moves, and its name with it ----
+
+$node->append_conf('postgresql.conf', "listen_addresses = '127.0.2.4'\n");
+$node->stop('fast');
+Evento::Names::set(%names, 'db.test' => [qw(127.0.2.4 127.0.2.1)]);
+$node->start;
+get_on('the database has moved under its name');
+is(`psql -XAtd '$database' -c 'SELECT inet_server_addr()'`, "127.0.2.4\n", 'psql follows');
+
+ok($proxy[0]->wait_for(sub { waitpid($sim_pid, POSIX::WNOHANG()) == $sim_pid }, 120), 'the simulator ends');
+my $status = $?;
+Evento::ProxyTest::ended($sim_pid);
+is($status, 0, 'every answer was right, and consumers saw every event once, in order') or diag(slurp_file("$dir/sim.log"));
+$test->sql('CALL evento.wait(NULL)');
+is($test->sql(q(SELECT string_agg(data::text, ' ' ORDER BY position) FROM evento.events WHERE stream = 'by-curl')), join(' ', 1 .. $told), "each of curl's $told events is stored once");
+is($_->stop, 0, "$_->{name} ends in order") for @proxy;
+done_testing();
