@@ -59,11 +59,20 @@ again(caller_t *c)
 	c->later = true;
 }
 
+/* Whether the command's event is stored is not known. */
+static void
+record_failure(const caller_t *c)
+{
+	if (c->sim->record != NULL)
+		fprintf(c->sim->record, "failed %lld %lld %lld\n", (long long) sim_now_ms(), (long long) c->order, (long long) c->amount);
+}
+
 static void
 give_up(caller_t *c, const char *why)
 {
 	c->waiting = false;
 	c->sim->order[c->order].unsure = true;
+	record_failure(c);
 	sim_failed(c->sim, "a request %s", why);
 	next_turn(c);
 }
@@ -79,6 +88,7 @@ check_order_answer(caller_t *c, const sim_answer_t *a)
 
 	if (!evp_slice_is_null(a->throwable))
 	{
+		record_failure(c);
 		/* A command that timed out, or another loop, may have placed the order. */
 		if (c->placing && (o->unsure || !alone))
 			o->revision = o->revision ? o->revision : 1;
@@ -89,6 +99,9 @@ check_order_answer(caller_t *c, const sim_answer_t *a)
 	if (sim_json_number(a->event, "amount") != c->amount ||
 		sim_order_number(sim, sim_json_text(a->event, "orderId")) != c->order)
 		sim_wrong(sim, "an answer is not that of its command");
+	if (sim->record != NULL)
+		fprintf(sim->record, "answered %lld %lld %lld %lld\n", (long long) sim_now_ms(), (long long) c->order, (long long) revision,
+				(long long) c->amount);
 	if (alone && (o->unsure ? revision <= o->revision : revision != o->revision + 1))
 		sim_wrong(sim, "order %lld went from revision %lld to %lld", (long long) c->order, (long long) o->revision,
 				  (long long) revision);
@@ -127,6 +140,7 @@ on_response(sim_bundle_t *b, const evp_message_t *m)
 	}
 	if (m->has_failure)
 	{
+		record_failure(c);
 		sim_failed(sim, "a request failed: %.*s", (int) m->failure_message.n, m->failure_message.p);
 		sim->order[c->order].unsure = true;
 		c->waiting = false;

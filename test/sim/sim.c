@@ -48,6 +48,9 @@ static const char help[] =
 "  --timeout MS            of a request (30000)\n"
 "  --run NAME              part of every order's name (random)\n"
 "  --mixed-locks           commands lock their order, nothing, or what all orders share\n"
+"  --record FILE           a line for each command that has ended, of kind aggregate:\n"
+"                          answered TIME ORDER REVISION AMOUNT, or failed TIME ORDER AMOUNT;\n"
+"                          TIME in ms since 1970\n"
 "  --allow-failures        failed requests are counted, and do not fail the run\n"
 "  --telemetry             handlers and consumers tell what they do, and answer to it\n"
 "  --tls-ca FILE           TLS to the proxies, whose certificates come from this CA\n"
@@ -56,6 +59,7 @@ static const char help[] =
 "  --token BUNDLE=TOKEN    a token for the hello of a bundle; may be given several times\n"
 "  --help                  this\n"
 "\n"
+"Of two signals the first ends the load, and the second the run.\n"
 "Exit status 0: all checks held.  1: some did not, or a request failed.  2: wrong use.\n";
 
 void
@@ -173,7 +177,7 @@ options(int argc, char **argv)
 		{"callers", 1, NULL, 'c'}, {"connections", 1, NULL, 'C'}, {"consumers", 1, NULL, 'f'},
 		{"kind", 1, NULL, 'k'}, {"orders", 1, NULL, 'o'}, {"payload", 1, NULL, 'b'},
 		{"snapshot-every", 1, NULL, 'e'}, {"seconds", 1, NULL, 's'}, {"count", 1, NULL, 'n'}, {"rate", 1, NULL, 'R'},
-		{"timeout", 1, NULL, 't'}, {"run", 1, NULL, 'r'}, {"allow-failures", 0, NULL, 'a'}, {"mixed-locks", 0, NULL, 'm'},
+		{"timeout", 1, NULL, 't'}, {"run", 1, NULL, 'r'}, {"record", 1, NULL, 'w'}, {"allow-failures", 0, NULL, 'a'}, {"mixed-locks", 0, NULL, 'm'},
 		{"telemetry", 0, NULL, 't' + 256}, {"tls-ca", 1, NULL, 'A'}, {"tls-cert", 1, NULL, 'T'}, {"tls-key", 1, NULL, 'K'},
 		{"token", 1, NULL, 'x'}, {"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}
 	};
@@ -199,6 +203,12 @@ options(int argc, char **argv)
 			case 'R': sim.rate = number("--rate", optarg, 10000000); break;
 			case 'n': sim.count = number("--count", optarg, UINT64_MAX / 2); break;
 			case 't': sim.timeout_ms = (unsigned) number("--timeout", optarg, 3600000); break;
+			case 'w':
+				sim.record = fopen(optarg, "w");
+				if (sim.record == NULL)
+					wrong_use("--record", optarg);
+				setvbuf(sim.record, NULL, _IOLBF, 0);
+				break;
 			case 'a': sim.allow_failures = true; break;
 			case 'm': sim.mixed_locks = true; break;
 			case 't' + 256: sim.telemetry = true; break;
@@ -233,6 +243,8 @@ options(int argc, char **argv)
 		}
 	if (optind < argc)
 		wrong_use("unexpected argument", argv[optind]);
+	if (sim.record != NULL && sim.kind != SIM_AGGREGATE)
+		wrong_use("--record", "only with --kind aggregate");
 	if (tls_ca != NULL)
 		use_tls(tls_ca, tls_cert, tls_key);
 	if (sim.n_proxies == 0)
@@ -261,6 +273,16 @@ static uint64_t
 ms_since(uint64_t then)
 {
 	return (uv_hrtime() - then) / 1000000;
+}
+
+/* Callers send nothing more; what they wait for still comes. */
+static void
+end_load(void)
+{
+	sim.stopping = true;
+	stopped = uv_hrtime();
+	settle_until = stopped + (uint64_t) (SETTLE_MS + sim.timeout_ms) * 1000000;
+	phase = SETTLING;
 }
 
 /* Every event of an answered command has reached the first consumer. */
@@ -318,12 +340,7 @@ on_clock(uv_timer_t *t)
 				break;			/* until a signal */
 			if ((sim.seconds && ms_since(started) >= (uint64_t) sim.seconds * 1000) ||
 				(sim.count && sim.begun >= sim.count && sim_callers_done()))
-			{
-				sim.stopping = true;
-				stopped = uv_hrtime();
-				settle_until = stopped + (uint64_t) (SETTLE_MS + sim.timeout_ms) * 1000000;
-				phase = SETTLING;
-			}
+				end_load();
 			break;
 		case SETTLING:
 			if (sim_callers_done() && consumers_done())
@@ -353,6 +370,11 @@ on_signal(uv_signal_t *s, int signum)
 	(void) signum;
 	if (phase == CLOSING)
 		_exit(1);
+	if (phase == RUNNING && sim.callers > 0)
+	{
+		end_load();
+		return;
+	}
 	stopped = uv_hrtime();
 	close_all();
 }

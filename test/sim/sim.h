@@ -21,6 +21,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <uv.h>
 
 #include "../../proxy/buf.h"
@@ -102,6 +103,7 @@ typedef struct sim
 	const char *tokens[SIM_MAX_TOKENS];	/* "bundle=token" */
 	unsigned	n_tokens;
 	char		run[64];		/* part of every order's name */
+	FILE	   *record;			/* what became of each command for an order; NULL: none is kept */
 
 	/* the run */
 	sim_order_t *order;
