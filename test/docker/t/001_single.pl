@@ -1,5 +1,6 @@
 # docker/compose.yaml: one command and it is ready; what is appended through
-# HAProxy at one proxy is read at another; a proxy that is killed harms nobody;
+# HAProxy at one proxy is read at another; a proxy that is killed harms nobody,
+# neither who appends over HTTP nor bundles, whose commands are in the log once;
 # what was made at the first start is there at the next, and nothing behind
 # "down -v".
 use strict;
@@ -9,6 +10,7 @@ use Cwd qw(abs_path);
 use FindBin;
 use IO::Socket::INET;
 use Test::More;
+use Time::HiRes qw(time);
 
 use Evento::Compose;
 
@@ -63,13 +65,8 @@ for my $service (qw(postgres proxy1 haproxy))
 # ---- through HAProxy and at each proxy ----
 
 my $id = '11111111-1111-4111-8111-111111111111';
-is($c->append($port{balancer}, 'order-1', $id, { n => 1 })->{status}, 201, 'an event is appended through HAProxy');
-for my $proxy (@proxies)
-{
-	my $read = $c->request('GET', $port{$proxy}, '/streams/order-1')->{json};
-	is($read->{events}[0]{id}, $id, "$proxy: it is read at its own port");
-	is($c->live_members($port{$proxy}), "@proxies", "$proxy: /cluster shows all three");
-}
+ok($c->append_surely($port{balancer}, 'order-1', $id, { n => 1 }), 'an event is appended through HAProxy');
+$c->each_serves('order-1', $id, map { $_ => $port{$_} } @proxies);
 my $cluster = $c->request('GET', $port{balancer}, '/cluster')->{json};
 is_deeply([ sort map { $_->{advertised} } grep { $_->{live} } @{ $cluster->{proxies} } ], [ 'localhost:3130', 'localhost:3230', 'localhost:3330' ], 'with addresses that lead to them from this machine');
 is(scalar @{ $cluster->{nodes} }, 1, 'and the one database');
@@ -80,25 +77,27 @@ for my $bundles (3030, 3130, 3230, 3330)
 
 # ---- a proxy is killed ----
 
+my $sim = $c->simulate('single', 20000);
+ok($sim->goes_on(100, 0, 120), 'commands of bundles are answered');
+my $killed_at = time;
 $c->kill_container('proxy2');
 my @refused;
 for my $n (1 .. 60)
 {
 	my $event = sprintf '22222222-2222-4222-8222-%012d', $n;
-	my $answer = $c->append($port{balancer}, 'order-2', $event, { n => $n });
-	# One that was at the killed proxy may have been stored: it is sent again, with its id.
-	$answer = Evento::Compose::until_true(30, sub { my $again = $c->append($port{balancer}, 'order-2', $event, { n => $n }); $again->{success} ? $again : undef })
-	  if !$answer->{success};
-	push @refused, $n if !$answer;
+	push @refused, $n if !$c->append_surely($port{balancer}, 'order-2', $event, { n => $n });
 }
 is("@refused", '', 'with one proxy killed, appends through HAProxy go on');
 is($c->sql('postgres', q{SELECT count(*) || ' ' || count(DISTINCT id) || ' ' || max(version) FROM evento.events WHERE stream = 'order-2'}), '60 60 60', 'each is in the log once');
 is($c->request('GET', $port{proxy3}, '/streams/order-2?max=1')->{json}{version}, 60, 'another proxy reads them');
 is($c->health($_), 'healthy', "$_ is healthy") for qw(proxy1 proxy3 haproxy postgres);
-is(Evento::Compose::until_true(60, sub { my $live = $c->live_members($port{proxy1}); $live eq 'proxy1 proxy3' ? $live : undef }), 'proxy1 proxy3', '/cluster shows that it is gone');
+$c->shows_live($port{proxy1}, [qw(proxy1 proxy3)], '/cluster shows that it is gone');
+ok($sim->goes_on(200, $killed_at + 1, 120), 'and commands of bundles go on');
+note(sprintf 'the longest time without an answer: %.1f s', $sim->longest_gap($killed_at - 2, time));
 $c->start_container('proxy2');
 $c->wait_healthy('started again, it is healthy', 'proxy2');
-is(Evento::Compose::until_true(60, sub { my $live = $c->live_members($port{proxy3}); $live eq "@proxies" ? $live : undef }), "@proxies", 'and a member again');
+$c->shows_live($port{proxy3}, \@proxies, 'and a member again');
+$c->end_simulation($sim, 'postgres', 'a proxy killed');
 
 # ---- down and up ----
 
@@ -108,7 +107,7 @@ $c->up;
 $c->wait_healthy('down and up again, everything is healthy');
 is($c->request('GET', $port{balancer}, '/streams/order-2?max=1')->{json}{version}, 60, 'the events are there');
 is(($c->execute('postgres', 'cat', '/run/secrets/proxy_password'))[1], $password, 'and the password');
-is($c->append($port{balancer}, 'order-2', '22222222-2222-4222-8222-000000000060', { n => 60 })->{status}, 200, 'an event that is sent again is known');
+is($c->append_surely($port{balancer}, 'order-2', '22222222-2222-4222-8222-000000000060', { n => 60 })->{status}, 200, 'an event that is sent again is known');
 
 is($c->down, '', 'behind "down -v" nothing is left');
 done_testing();

@@ -1,7 +1,8 @@
-# docker/compose-ha.yaml: one command and it is ready; networks are separate; the
-# primary is killed while events are appended through HAProxy: Patroni promotes,
-# appends go on by themselves, and the log has every event that was acknowledged,
-# once; the killed node comes back as a standby; nothing is left behind "down -v".
+# docker/compose-ha.yaml: one command and it is ready; networks are separate; reads
+# come from standbys; a proxy and the primary are killed while bundles send commands
+# and events are appended over HTTP, through HAProxy: Patroni promotes, all goes on
+# by itself, and the log has what was acknowledged, once; the killed node comes back
+# as a standby; nothing is left behind "down -v".
 use strict;
 use warnings;
 
@@ -83,25 +84,51 @@ is(() = $listed =~ /\bpostgres[123]\b.*\b(?:Leader|Sync Standby|Quorum Standby|R
 # ---- through HAProxy and at each proxy ----
 
 my $id = '11111111-1111-4111-8111-111111111111';
-is($c->append($port{balancer}, 'order-1', $id, { n => 1 })->{status}, 201, 'an event is appended through HAProxy');
-for my $proxy (@proxies)
-{
-	my $read = $c->request('GET', $port{$proxy}, '/streams/order-1')->{json};
-	is($read->{events}[0]{id}, $id, "$proxy: it is read at its own port");
-	is($c->live_members($port{$proxy}), "@proxies", "$proxy: /cluster shows all three");
-}
+ok($c->append_surely($port{balancer}, 'order-1', $id, { n => 1 }), 'an event is appended through HAProxy');
+$c->each_serves('order-1', $id, map { $_ => $port{$_} } @proxies);
 my $nodes = $c->request('GET', $port{proxy1}, '/cluster')->{json}{nodes};
 is_deeply([ sort map { $_->{role} } @$nodes ], [qw(primary standby standby)], 'and three nodes of the database');
 is(scalar(grep { $_->{role} eq 'standby' && defined $_->{lag_bytes} } @$nodes), 2, 'with the lag of each standby');
 is(balanced_sql($servers[0], 5432, 'SELECT pg_is_in_recovery()'), 'f', 'one endpoint leads SQL to the primary');
 is(balanced_sql($servers[0], 5433, 'SELECT pg_is_in_recovery()'), 't', 'and another to a standby');
 
+# ---- reads from standbys ----
+
+# Where a proxy reads events: the standbys, where it has near ones of these alone.
+sub reads_from
+{
+	my ($proxy, @standbys) = @_;
+	my $reads = ($c->request('GET', $port{$proxy}, '/cluster')->{json} // {})->{reads} or return;
+	my %is = map { $_ => 1 } @standbys;
+	return if $reads->{from} ne 'standby' || grep { !$is{ $_->{host} } } @{ $reads->{standbys} };
+	return 1;
+}
+
+sub standby_reads
+{
+	my ($proxy) = @_;
+	return ($c->request('GET', $port{$proxy}, '/metrics')->{content} =~ /^evento_proxy_standby_reads_total(?:\{\})? (\d+)/m)[0];
+}
+
+my @standbys = grep { $_ ne $primary } @servers;
+for my $proxy (@proxies)
+{
+	ok(Evento::Compose::until_true(120, sub { reads_from($proxy, @standbys) }), "$proxy reads events from standbys") or diag(explain($c->request('GET', $port{$proxy}, '/cluster')->{json}{reads}));
+	my $before = standby_reads($proxy);
+	is($c->request('GET', $port{$proxy}, '/streams/order-1')->{json}{events}[0]{id}, $id, 'over HTTP, too');
+	cmp_ok(standby_reads($proxy), '>', $before, 'which it counts');
+}
+
 # ---- a proxy is killed ----
 
+my $sim = $c->simulate('ha', 30000);
+ok($sim->goes_on(100, 0, 120), 'commands of bundles are answered');
+my $proxy_killed_at = time;
 $c->kill_container('proxy1');
-my $after = Evento::Compose::until_true(30, sub { $c->append($port{balancer}, 'order-1', '11111111-1111-4111-8111-111111111112', { n => 2 })->{success} });
-ok($after, 'with a proxy killed, appends through HAProxy go on');
-is($c->request('GET', $port{proxy3}, '/streams/order-1')->{json}{version}, 2, 'and are read at another');
+ok($c->append_surely($port{balancer}, 'order-1', '11111111-1111-4111-8111-111111111112', { n => 2 }), 'with a proxy killed, appends through HAProxy go on');
+is($c->request('GET', $port{proxy3}, '/streams/order-1', headers => { 'Evento-Stream-Version' => 2 })->{json}{version}, 2, 'and are read at another');
+ok($sim->goes_on(200, $proxy_killed_at + 1, 120), 'and commands of bundles go on');
+note(sprintf 'the longest time without an answer to a bundle: %.1f s', $sim->longest_gap($proxy_killed_at - 2, time));
 $c->start_container('proxy1');
 $c->wait_healthy('started again, it is healthy', 'proxy1');
 
@@ -143,6 +170,8 @@ ok($promoted, 'the primary killed, a standby is promoted') or BAIL_OUT('no prima
 my $more = Evento::Compose::until_true(180, sub { my @a = acknowledged(); @a >= $before + 50 ? \@a : undef });
 ok($more, 'and appends are acknowledged again, without a hand') or diag(map { "$_->{name} $_->{role} $_->{state}\n" } @{ $c->request('GET', $port{proxy1}, '/cluster')->{json}{nodes} // [] });
 my ($first) = grep { $_->[0] > $before && $_->[1] > $killed_at + 1 } acknowledged();
+ok($sim->goes_on(200, $promoted_at, 180), 'and so are commands of bundles');
+note(sprintf 'the longest time without an answer to a bundle: %.1f s', $sim->longest_gap($killed_at - 2, time));
 note(sprintf 'promoted %.1f s after the kill, acknowledged again after %.1f s', $promoted_at - $killed_at, ($first // [ 0, 0 ])->[1] - $killed_at);
 
 # ---- it comes back ----
@@ -162,9 +191,12 @@ ok("$in_log " =~ /\A\Q@acknowledged \E/, 'every acknowledged event is in the log
 cmp_ok(scalar @stored, '<=', @acknowledged + 1, 'and no other');
 my $there = Evento::Compose::until_true(60, sub { ($c->sql($primary, q{SELECT count(*) FROM evento.events WHERE stream = 'count-1'}) // '') eq @stored });
 ok($there, 'the node that came back has them all');
-is(Evento::Compose::until_true(60, sub { my $live = $c->live_members($port{proxy2}); $live eq "@proxies" ? $live : undef }), "@proxies", 'all proxies are live');
+$c->shows_live($port{proxy2}, \@proxies, 'all proxies are live');
 is(Evento::Compose::until_true(60, sub { balanced_sql($promoted, 5432, 'SELECT pg_is_in_recovery()') eq 'f' ? 'yes' : undef }), 'yes', 'the endpoint of SQL leads to the new primary');
 $c->wait_healthy('and everything is healthy');
+$c->end_simulation($sim, $promoted, 'a proxy and the primary killed');
+@standbys = grep { $_ ne $promoted } @servers;
+ok(Evento::Compose::until_true(120, sub { reads_from($_, @standbys) }), "$_ reads from the standbys of now") for @proxies;
 
 is(($c->execute('postgres2', qw(patronictl -c /etc/evento/patroni.yaml edit-config --force -s synchronous_mode_strict=false)))[0], 0, 'patronictl changes what Patroni does');
 

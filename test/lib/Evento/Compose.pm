@@ -13,6 +13,8 @@ use JSON::PP;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
+use Evento::Simulator;
+
 my @made;
 
 # top: the checkout; file: the compose file below docker/, more: those behind it;
@@ -174,6 +176,29 @@ sub sql
 	return $status == 0 ? $out : undef;
 }
 
+# ---- bundles ----
+
+# Starts a simulator at the balancer's port for bundles; callers have commands under
+# way for so many ms.
+sub simulate
+{
+	my ($self, $run, $timeout) = @_;
+	my $sim = Evento::Simulator->start(program => $ENV{EVENTO_SIM} // "$self->{top}/build/evento-sim", at => '127.0.0.1:3030', run => $run,
+		options => [qw(--handlers 2 --callers 12 --connections 6 --consumers 2 --rate 40 --timeout), $timeout ]);
+	ok($sim, 'bundles come in through HAProxy, and their commands are answered') or die "no bundles\n";
+	return $sim;
+}
+
+# Ends it, and tests it against the log that a server has.
+sub end_simulation
+{
+	my ($self, $sim, $service, $what) = @_;
+	$sim->finish($what);
+	$self->sql($service, 'CALL evento.wait(NULL)');
+	my $stored = $self->sql($service, qq{SELECT data->>'orderId', data->>'revision', data->>'amount' FROM evento.events WHERE data->>'orderId' LIKE '$sim->{run}-%' ORDER BY position});
+	return $sim->check($what, $stored // '');
+}
+
 # ---- over HTTP, at a port that is published ----
 
 sub request
@@ -200,6 +225,38 @@ sub live_members
 	my ($self, $port) = @_;
 	my $cluster = $self->request('GET', $port, '/cluster')->{json} or return '';
 	return join ' ', sort map { $_->{name} } grep { $_->{live} } @{ $cluster->{proxies} };
+}
+
+# Appends it again, with its id, until it is acknowledged: where a proxy or the
+# database has just gone it may have been stored all the same.  Gives the answer,
+# undef where there is none within a minute.
+sub append_surely
+{
+	my ($self, @event) = @_;
+	return until_true(60, sub { my $answer = $self->append(@event); $answer->{success} ? $answer : undef });
+}
+
+# Tests that a proxy comes to show these members as live, and no other.
+sub shows_live
+{
+	my ($self, $port, $members, $what) = @_;
+	my $live = '';
+	until_true(60, sub { ($live = $self->live_members($port)) eq "@$members" });
+	return is($live, "@$members", $what);
+}
+
+# Tests that each proxy, given by name with its port, reads a stream, which has one
+# event with this id, and shows all of them as live.
+sub each_serves
+{
+	my ($self, $stream, $id, %port) = @_;
+	for my $proxy (sort keys %port)
+	{
+		my $read = $self->request('GET', $port{$proxy}, "/streams/$stream", headers => { 'Evento-Stream-Version' => 1 })->{json};
+		is($read->{events}[0]{id}, $id, "$proxy: what was appended is read at its own port");
+		$self->shows_live($port{$proxy}, [ sort keys %port ], "$proxy: /cluster shows all of them");
+	}
+	return;
 }
 
 sub slurp
