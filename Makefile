@@ -13,6 +13,7 @@
 #   make check-asserts        runs them on a server that checks itself
 #   make check-valgrind       runs those in SQL on a server under valgrind
 #   make check-docker         runs the compose files of docker/ [RELEASES='bookworm trixie']
+#   make chaos [SECONDS=600] [SEED=…]    breaks a cluster at random for so long
 #   make fuzz [SECONDS=60]    feeds the proxy's parsers with what libFuzzer makes up, each for so long
 #   make bench [BENCH=name]   measures
 #   make deb                  builds Debian packages, in build/deb
@@ -27,7 +28,8 @@ ARGS ?=
 TESTS ?=
 JOBS ?=
 BENCH ?=
-SECONDS ?= 60
+SECONDS ?= $(if $(filter chaos,$(MAKECMDGOALS)),600,60)
+SEED ?= random
 PROXY ?= yes
 VERSIONS ?= 15 17 18
 RELEASES ?= bookworm trixie
@@ -37,7 +39,7 @@ here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" '$(here)/evento.control')
 
 # These work where there is no PostgreSQL yet, and install it.
-front_goals := check check-long check-versions check-asserts check-valgrind check-docker check-packages run bench fuzz deb deps
+front_goals := check check-long check-versions check-asserts check-valgrind check-docker check-packages chaos run bench fuzz deb deps
 goals := $(or $(MAKECMDGOALS),all)
 
 .PHONY: $(front_goals)
@@ -69,6 +71,11 @@ check-valgrind:
 check-docker:
 	@'$(here)/.ci/deps' docker || :
 	@exec env TESTS='$(TESTS)' RELEASES='$(RELEASES)' '$(here)/test/docker/check'
+
+chaos:
+	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check
+	@exec env TESTS=test/chaos/ EVENTO_CHAOS_SECONDS='$(SECONDS)' EVENTO_CHAOS_SEED='$(SEED)' PG_CONFIG='$(PG_CONFIG)' \
+		perl '$(here)/test/lib/check.pl' --logs=chaos --follow --timeout=$$(($(SECONDS) * 2 + 900))
 
 run:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build run

@@ -5,12 +5,14 @@
 #   unprivileged user, JOBS files at a time, and closes with "N passed, N failed,
 #   N skipped".  test/README.md says what the suites may rely on.
 #
-#   check.pl [--long] [--logs=NAME] [--asserts | --valgrind=SUPPRESSIONS]
+#   check.pl [--long] [--logs=NAME] [--follow] [--timeout=SECONDS]
+#            [--asserts | --valgrind=SUPPRESSIONS]
 #
 #   --long: the long forms of tests. --logs: output goes to build/NAME, by
-#   default build/check. --asserts: takes only a server that has assertions.
-#   --valgrind: the server of the SQL tests runs under valgrind; SUPPRESSIONS
-#   is the server's own list of what to pass over.
+#   default build/check. --follow: shows what programs say while they run.
+#   --timeout: a file may take so long. --asserts: takes only a server that has
+#   assertions. --valgrind: the server of the SQL tests runs under valgrind;
+#   SUPPRESSIONS is the server's own list of what to pass over.
 use strict;
 use warnings;
 
@@ -29,14 +31,14 @@ use Evento::Results;
 use Evento::Schedule;
 use Evento::Valgrind;
 
-my ($long, $asserts, $suppressions, $logs) = (0, 0, undef, 'check');
-GetOptions('long' => \$long, 'asserts' => \$asserts, 'valgrind=s' => \$suppressions, 'logs=s' => \$logs) or exit 2;
+my ($long, $follow, $timeout, $asserts, $suppressions, $logs) = (0, 0, undef, 0, undef, 'check');
+GetOptions('long' => \$long, 'follow' => \$follow, 'timeout=i' => \$timeout, 'asserts' => \$asserts, 'valgrind=s' => \$suppressions, 'logs=s' => \$logs) or exit 2;
 $logs = "$top/build/$logs";
 my $jobs = ($ENV{JOBS} // '') ne '' ? $ENV{JOBS} : Evento::Schedule::default_jobs();
 $jobs =~ /^[1-9]\d{0,2}$/ or die "JOBS must be a number from 1 on, not \"$jobs\"\n";
 # A file may take so long, in seconds, and longer beside others; and all of them together.
 my $slow = $long || $suppressions;
-my $file_timeout = ($slow ? 3600 : $asserts ? 900 : 300) * (1 + ($jobs - 1) / 2);
+my $file_timeout = ($timeout // ($slow ? 3600 : $asserts ? 900 : 300)) * (1 + ($jobs - 1) / 2);
 my $all_timeout = $slow ? 36000 : 7200;
 my @wanted = split ' ', $ENV{TESTS} // '';
 my $logs_lock;
@@ -77,7 +79,7 @@ sub main
 	take_logs();
 
 	my $with_java = grep { $_->{name} =~ m{^test/interop/} } @items;
-	my $with_proxy = $with_java || grep { $_->{name} =~ m{^test/(?:proxy|packages)/} } @items;
+	my $with_proxy = $with_java || grep { $_->{name} =~ m{^test/(?:proxy|chaos|packages)/} } @items;
 	my $with_ledger = grep { $_->{name} =~ m{^test/tap/} } @items;
 	my $env = build($src, $with_proxy, $with_java, $with_ledger) or return 1;
 	check_tools($env) if $asserts || $suppressions;
@@ -127,7 +129,7 @@ sub discover
 	my $add = sub { my ($kind, %more) = @_; return map { { name => short($src, $_), kind => $kind, file => $_, %more } } sort glob "$src/test/$more{glob}" };
 	push @items, $add->('regress', glob => 'regress/sql/*.sql', lane => 'sql'), $add->('pgtap', glob => 'regress/pgtap/*.sql', lane => 'sql'),
 	  $add->('isolation', glob => 'isolation/specs/*.spec', lane => 'sql');
-	push @items, $add->('perl', glob => 'tap/*.pl'), $add->('perl', glob => 'proxy/t/*.pl'), $add->('perl', glob => 'interop/t/*.pl', lane => 'java', early => 1),
+	push @items, $add->('perl', glob => 'tap/*.pl'), $add->('perl', glob => 'proxy/t/*.pl'), $add->('perl', glob => 'chaos/t/*.pl'), $add->('perl', glob => 'interop/t/*.pl', lane => 'java', early => 1),
 	  $add->('perl', glob => 'packages/t/*.pl');
 	$_->{alone} = Evento::Schedule::alone($_->{file}) for grep { $_->{kind} eq 'perl' } @items;
 	return @items;
@@ -269,9 +271,20 @@ sub ended
 	my ($item) = @_;
 	return 1 if $item->{died};
 	$item->{status} = $host->status_of($item->{pid});
+	show_more($item) if $follow;
 	return 1 if defined $item->{status};
 	$host->end_if_late($item->{pid}, $item->{limit});
 	return 0;
+}
+
+# Shows the lines that an item has said since they were shown last.
+sub show_more
+{
+	my ($item) = @_;
+	my $said = substr(Evento::Host::slurp($item->{out}), $item->{shown} // 0) =~ s/[^\n]+\z//r;
+	$item->{shown} += length $said;
+	print $said;
+	return;
 }
 
 # Clears up behind an item, and tells what came of it.

@@ -12,12 +12,14 @@ my $iptables;
 my $why;
 
 # Runs the program that calls this again in a network namespace of its own, where its user may set rules; returns there.
-# Where this machine lets nobody do so it returns too, and why() gives the reason.
+# Where this machine lets nobody do so it returns too, and why() gives the reason.  more: what else of its own it is to have,
+# as unshare names it.
 sub enter
 {
+	my (@more) = @_;
 	if (!$ENV{EVENTO_IN_NAMESPACE})
 	{
-		my @unshare = qw(unshare --user --map-current-user --keep-caps --net --);
+		my @unshare = (qw(unshare --user --map-current-user --keep-caps --net), @more, '--');
 		my $said = `@unshare true 2>&1`;
 		if ($? == 0)
 		{
@@ -48,6 +50,9 @@ sub enter
 }
 
 sub why { return $why }
+
+# What sets rules here.
+sub program { return $iptables }
 
 # Drops what a rule matches, until heal.
 sub drop

@@ -1,6 +1,6 @@
 # Evento::Patroni
-#   A PostgreSQL that fails over: nodes under Patroni, and an etcd, as processes
-#   of the test's own at ports of their own.
+#   A PostgreSQL that fails over: nodes under Patroni, and etcd, as processes of
+#   the test's own, at ports of their own or at addresses of their own.
 package Evento::Patroni;
 
 use strict;
@@ -30,23 +30,47 @@ sub why_not
 }
 
 # nodes: how many; ttl, loop_wait, retry_timeout, synchronous_mode, synchronous_mode_strict, …: of Patroni (dcs).
+# places: for each node where it is: address, within (a command before the node's programs that has them run there), data, bin;
+# etcds: how many, the first at the first node; network: from where all of them are reached; parameters: lines for PostgreSQL.
 sub new
 {
 	my ($class, %opt) = @_;
+	my @places = @{ delete $opt{places} // [] };
 	my $nodes = delete $opt{nodes} // 3;
+	my $etcds = delete $opt{etcds} // 1;
 	my $dir = PostgreSQL::Test::Utils::tempdir('patroni');
-	my $self = bless { dir => $dir, logs => $PostgreSQL::Test::Utils::log_path, nodes => {}, etcd => port(), dcs => \%opt }, $class;
+	my $self = bless { dir => $dir, logs => $PostgreSQL::Test::Utils::log_path, nodes => {}, network => delete $opt{network} // '127.0.0.1/32',
+		parameters => delete $opt{parameters} // '', dcs => \%opt }, $class;
 	push @clusters, $self;
-	my ($client, $peer) = map { "http://127.0.0.1:$_" } $self->{etcd}, port();
-	$self->spawn('etcd', {}, qw(etcd --name etcd --data-dir), "$dir/etcd", '--listen-client-urls', $client, '--advertise-client-urls', $client,
-		'--listen-peer-urls', $peer, '--initial-advertise-peer-urls', $peer, '--initial-cluster', "etcd=$peer");
-	until_true(60, sub { HTTP::Tiny->new(timeout => 2)->get("$client/health")->{success} }) or croak 'etcd does not start: ' . $self->log('etcd');
-	for my $name (map { "pg$_" } 1 .. $nodes)
+	for my $n (1 .. $nodes)
 	{
-		$self->{nodes}{$name} = { name => $name, data => "$dir/$name", port => port(), rest => port() };
-		$self->configure($name);
+		my %node = (name => "pg$n", address => '127.0.0.1', within => [], data => "$dir/pg$n", bin => $ENV{EVENTO_BINDIR}, %{ $places[ $n - 1 ] // {} });
+		@node{qw(port rest client peer)} = map { port() } 1 .. 4;
+		$self->{nodes}{"pg$n"} = \%node;
 	}
+	$self->{etcds} = [ ($self->names)[ 0 .. $etcds - 1 ] ];
+	$self->start_etcd($_) for @{ $self->{etcds} };
+	for my $name (@{ $self->{etcds} })
+	{
+		my $url = "http://$self->{nodes}{$name}{address}:$self->{nodes}{$name}{client}/health";
+		until_true(60, sub { HTTP::Tiny->new(timeout => 2)->get($url)->{success} }) or croak 'etcd does not start: ' . $self->log("etcd-$name");
+	}
+	$self->configure($_) for $self->names;
 	return $self;
+}
+
+# Starts the etcd of a node, again with what it had.
+sub start_etcd
+{
+	my ($self, $name) = @_;
+	my $node = $self->{nodes}{$name};
+	my ($client, $peer) = map { "http://$node->{address}:$node->{$_}" } qw(client peer);
+	my $all = join ',', map { "$_=http://$self->{nodes}{$_}{address}:$self->{nodes}{$_}{peer}" } @{ $self->{etcds} };
+	# Slower than by default: all of them share a machine that may be busy.
+	my @pace = @{ $self->{etcds} } > 1 ? qw(--heartbeat-interval 250 --election-timeout 2000) : ();
+	return $self->{nodes}{$name}{etcd} = $self->spawn("etcd-$name", {}, @{ $node->{within} }, 'etcd', '--name', $name, '--data-dir', "$self->{dir}/etcd-$name",
+		'--listen-client-urls', $client, '--advertise-client-urls', $client, '--listen-peer-urls', $peer, '--initial-advertise-peer-urls', $peer,
+		'--initial-cluster', $all, @pace);
 }
 
 sub port { return PostgreSQL::Test::Cluster::get_free_port() }
@@ -57,15 +81,16 @@ sub configure
 {
 	my ($self, $name) = @_;
 	my $node = $self->{nodes}{$name};
+	my $etcd = join ',', map { "$self->{nodes}{$_}{address}:$self->{nodes}{$_}{client}" } @{ $self->{etcds} };
 	my $dcs = join '', map { "    $_: $self->{dcs}{$_}\n" } sort keys %{ $self->{dcs} };
 	my $text = <<"YAML";
 scope: evento
 name: $name
 etcd3:
-  hosts: 127.0.0.1:$self->{etcd}
+  hosts: $etcd
 restapi:
-  listen: 127.0.0.1:$node->{rest}
-  connect_address: 127.0.0.1:$node->{rest}
+  listen: $node->{address}:$node->{rest}
+  connect_address: $node->{address}:$node->{rest}
 bootstrap:
   dcs:
 $dcs    postgresql:
@@ -85,10 +110,10 @@ $dcs    postgresql:
     - no-sync
     - data-checksums
 postgresql:
-  listen: 127.0.0.1:$node->{port}
-  connect_address: 127.0.0.1:$node->{port}
+  listen: $node->{address}:$node->{port}
+  connect_address: $node->{address}:$node->{port}
   data_dir: $node->{data}
-  bin_dir: $ENV{EVENTO_BINDIR}
+  bin_dir: $node->{bin}
   pgpass: $self->{dir}/$name.pgpass
   authentication:
     superuser: {username: postgres}
@@ -101,9 +126,9 @@ postgresql:
     log_timezone: UTC
     timezone: UTC
     logging_collector: "off"
-  pg_hba:
-    - host replication all 127.0.0.1/32 trust
-    - host all all 127.0.0.1/32 trust
+$self->{parameters}  pg_hba:
+    - host replication all $self->{network} trust
+    - host all all $self->{network} trust
   basebackup:
     checkpoint: fast
 YAML
@@ -138,7 +163,7 @@ sub log { my ($self, $name) = @_; return PostgreSQL::Test::Utils::slurp_file("$s
 sub start
 {
 	my ($self, $name) = @_;
-	return $self->{nodes}{$name}{patroni} = $self->spawn($name, { LC_ALL => 'C', HOME => $self->{dir} }, 'patroni', "$self->{dir}/$name.yml");
+	return $self->{nodes}{$name}{patroni} = $self->spawn($name, { LC_ALL => 'C', HOME => $self->{dir} }, @{ $self->{nodes}{$name}{within} }, 'patroni', "$self->{dir}/$name.yml");
 }
 
 # All nodes, the first as the primary, with a synchronous standby where there is to be one; true when they are there.
@@ -158,7 +183,7 @@ sub start_all
 sub ask
 {
 	my ($self, $name, $what) = @_;
-	my $answer = HTTP::Tiny->new(timeout => 2)->get("http://127.0.0.1:$self->{nodes}{$name}{rest}/$what");
+	my $answer = HTTP::Tiny->new(timeout => 2)->get("http://$self->{nodes}{$name}{address}:$self->{nodes}{$name}{rest}/$what");
 	return eval { decode_json($answer->{content}) } // {};
 }
 
@@ -174,6 +199,14 @@ sub primary
 		return $name if ($state->{role} // '') =~ /^(?:master|primary)$/ && ($state->{state} // '') eq 'running';
 	}
 	return;
+}
+
+# The synchronous standby, as Patroni sees it.
+sub synchronous
+{
+	my ($self) = @_;
+	my $primary = $self->primary // return;
+	return (map { $_->{name} } grep { $_->{role} eq 'sync_standby' } @{ $self->ask($primary, 'cluster')->{members} // [] })[0];
 }
 
 # Whether there is a primary and every other node follows it, one of them as what Patroni takes for a synchronous standby.
@@ -218,7 +251,7 @@ sub until_true
 sub hosts
 {
 	my ($self) = @_;
-	return sprintf 'host=%s port=%s dbname=postgres', join(',', map { '127.0.0.1' } $self->names), join(',', map { $self->{nodes}{$_}{port} } $self->names);
+	return sprintf 'host=%s port=%s dbname=postgres', join(',', map { $self->{nodes}{$_}{address} } $self->names), join(',', map { $self->{nodes}{$_}{port} } $self->names);
 }
 
 sub connstr { return $_[0]->hosts }
@@ -227,7 +260,7 @@ sub connstr { return $_[0]->hosts }
 sub sql
 {
 	my ($self, $sql, $name) = @_;
-	my $where = defined $name ? "host=127.0.0.1 port=$self->{nodes}{$name}{port} dbname=postgres" : $self->hosts . ' target_session_attrs=read-write';
+	my $where = defined $name ? "host=$self->{nodes}{$name}{address} port=$self->{nodes}{$name}{port} dbname=postgres" : $self->hosts . ' target_session_attrs=read-write';
 	my ($out, $err) = ('', '');
 	IPC::Run::run([ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', "$where user=postgres connect_timeout=5" ], '<', \$sql, '>', \$out, '2>', \$err)
 	  or croak "$sql: $err";
@@ -241,6 +274,28 @@ sub postmaster
 	open(my $fh, '<', "$self->{nodes}{$name}{data}/postmaster.pid") or return;
 	my $pid = <$fh> // return;
 	return $pid =~ /^(\d+)$/ ? $1 : undef;
+}
+
+# What ran of a node has been ended by others.
+sub forget
+{
+	my ($self, $name) = @_;
+	for my $pid (grep { defined } delete @{ $self->{nodes}{$name} }{qw(patroni etcd)})
+	{
+		waitpid $pid, 0;
+		delete $running{$pid};
+	}
+	return;
+}
+
+sub kill_etcd
+{
+	my ($self, $name) = @_;
+	my $pid = delete $self->{nodes}{$name}{etcd} // croak "$name has no etcd";
+	kill 'KILL', $pid;
+	waitpid $pid, 0;
+	delete $running{$pid};
+	return;
 }
 
 sub kill_patroni

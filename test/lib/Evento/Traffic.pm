@@ -25,13 +25,13 @@ use constant {
 };
 
 # proxies: the Evento::ProxyTest::Proxy objects; callers, handlers: how many, spread over the proxies; open: commands that a
-# caller has open at once; timeout: of a command, in ms.  Commands are domain commands (Place) and service commands on a
+# caller has open at once; rest: seconds between its commands; timeout: of a command, in ms.  Commands are domain commands (Place) and service commands on a
 # stream (Notify), some of them under a lock.  repeat => 0: a caller that comes back does not repeat what is open, and waits
 # for its answer.  beside: what has its turn beside them, Evento::Follow's for one.
 sub new
 {
 	my ($class, %opt) = @_;
-	my $self = bless { open => 2, timeout => 8000, repeat => 1, beside => [], sent => 0, %opt, commands => [], ends => [], tries => 0, wrong => [] }, $class;
+	my $self = bless { open => 2, rest => 0.02, timeout => 8000, repeat => 1, beside => [], sent => 0, %opt, commands => [], ends => [], tries => 0, wrong => [] }, $class;
 	push @{ $self->{ends} }, { kind => 'handler', bundle => 'shop', instance => "h$_", at => $_ - 1, names => [qw(Place Notify)] } for 1 .. $opt{handlers} // 2;
 	push @{ $self->{ends} }, { kind => 'caller', bundle => 'web', instance => "c$_", at => $_ - 1, names => [], open => {} } for 1 .. $opt{callers} // 4;
 	$_->{next} = 0 for @{ $self->{ends} };
@@ -240,7 +240,7 @@ sub turn
 		if (keys %{ $end->{open} } < $self->{open} && time >= ($end->{rest} // 0))
 		{
 			$self->send_command($end);
-			$end->{rest} = time + 0.02;
+			$end->{rest} = time + $self->{rest};
 		}
 	}
 	return;
