@@ -6,20 +6,21 @@ package Chaos::Schedule;
 use strict;
 use warnings;
 
-# Kinds of faults, and the least and the most seconds for which each holds.
+# Kinds of faults, and the least and the most seconds for which each holds: of
+# the database's some outlive the primary's lead, others do not.
 # Those that concern the database and others take turns, so that a standby that
 # comes back has time to.
 my %database = (
-	'primary powered off' => [ 2, 4 ],
+	'primary powered off' => [ 2, 18 ],
 	'primary crashed' => [ 0, 0 ],
-	'primary without Patroni' => [ 1, 3 ],
-	'primary frozen' => [ 2, 14 ],
-	'primary unplugged' => [ 4, 14 ],
-	'primary cut from standbys' => [ 3, 8 ],
-	'primary cut from standbys, one way' => [ 3, 8 ],
-	'standby frozen' => [ 2, 8 ],
+	'primary without Patroni' => [ 1, 16 ],
+	'primary frozen' => [ 2, 18 ],
+	'primary unplugged' => [ 2, 18 ],
+	'primary cut from standbys' => [ 3, 16 ],
+	'primary cut from standbys, one way' => [ 3, 16 ],
+	'standby frozen' => [ 2, 10 ],
 	'standby powered off' => [ 2, 5 ],
-	'every node alone' => [ 3, 7 ],
+	'every node alone' => [ 3, 12 ],
 	'disk full' => [ 4, 8 ],
 	'clock of a node' => [ 2, 5 ],
 	'etcd killed' => [ 2, 5 ],
@@ -46,14 +47,14 @@ sub kinds { return sort keys %database, keys %other }
 sub new
 {
 	my ($class, $seed, @without) = @_;
-	my $self = bless { state => $seed & 0xffffffff, turn => 0 }, $class;
+	my $self = bless { state => $seed * 2654435761 & 0xffffffff, turn => 0 }, $class;
 	for my $of ([ database => \%database ], [ other => \%other ])
 	{
 		my ($name, $kinds) = @$of;
 		$self->{kinds}{$name} = [ grep { my $kind = $_; !grep { $_ eq $kind } @without } sort keys %$kinds ];
 		$self->{bag}{$name} = [];
 	}
-	$self->random for 1 .. 8;
+	$self->random for 1 .. 16;
 	return $self;
 }
 
