@@ -36,7 +36,7 @@ use constant {
 	CONSUMERS => 3,
 	DISK => 600,           # MB for each node of the database
 	AGAIN => 120,          # seconds for callers to get through again; generous, since the machine may be busy
-	WHOLE => 180,          # and for a node to come back
+	WHOLE => 90,           # and for a node to come back, before it is made anew
 };
 
 my $seconds = $ENV{EVENTO_CHAOS_SECONDS} || 70;
@@ -57,7 +57,7 @@ my ($network, $database, $proxies, $load, $faults);
 my $dir = PostgreSQL::Test::Utils::tempdir('chaos');
 my @nodes = map { "pg$_" } 1 .. 3;
 my @proxies = map { "proxy$_" } 1 .. 3;
-my (%disk, %clock, @without);
+my (%disk, %clock, @without, @anew);
 
 sub monotonic { return clock_gettime(CLOCK_MONOTONIC) }
 
@@ -113,7 +113,7 @@ sub break_things
 	while (time < $until)
 	{
 		my $fault = $schedule->next;
-		if ($fault->{database} && !Evento::Patroni::until_true(WHOLE, sub { $database->whole }))
+		if ($fault->{database} && !whole())
 		{
 			fail('every node of the database comes back') or diag(map { $database->log($_) =~ s/.*\n(?=(?:.*\n){30}\z)//sr } @nodes);
 			last;
@@ -131,10 +131,24 @@ sub break_things
 	return @done;
 }
 
+# Waits until every node of the database follows the primary.  One that does not by itself is made anew, as its operator would
+# do: where two nodes were promoted, one behind the other and before either saw the other's timeline, both have the same
+# number for theirs, and Patroni takes one for the other.
+sub whole
+{
+	return 1 if Evento::Patroni::until_true(WHOLE, sub { $database->whole });
+	for my $name ($database->astray)
+	{
+		push @anew, $name;
+		diag("$name does not follow the primary, and is made anew: " . $database->ctl_beside(sub { sleep 0.02 }, 'reinit', 'evento', $name, '--force'));
+	}
+	return Evento::Patroni::until_true(WHOLE, sub { $database->whole });
+}
+
 sub verify
 {
 	my (@done) = @_;
-	ok(Evento::Patroni::until_true(WHOLE, sub { $database->whole }), 'every node of the database is there in the end');
+	ok(whole(), 'every node of the database is there in the end');
 	ok($load->finish, 'the load ends: nothing stays open, and consumers come to its end') or diag(PostgreSQL::Test::Utils::slurp_file($load->{errors}));
 	is(join('; ', $faults->wrong), '', 'proxies end in order, and what Patroni is told it does');
 	$database->sql('CALL evento.wait(NULL)');
@@ -152,6 +166,7 @@ sub verify
 	cmp_ok(scalar @done, '>=', $least_faults, 'there were faults');
 	my %why = $verdict->failures;
 	note(sprintf '%d faults, %d commands sent, %d answered (%.2f %%), %d repeats', scalar @done, $sent, $answered, 100 * $answered / ($sent || 1), $verdict->{repeats});
+	note('  made anew: ' . (join(' ', @anew) || 'no node of the database'));
 	note("  $why{$_} times " . ($_ || 'no answer')) for sort keys %why;
 	report($verdict, @done);
 	return;

@@ -66,8 +66,8 @@ sub start_etcd
 	my $node = $self->{nodes}{$name};
 	my ($client, $peer) = map { "http://$node->{address}:$node->{$_}" } qw(client peer);
 	my $all = join ',', map { "$_=http://$self->{nodes}{$_}{address}:$self->{nodes}{$_}{peer}" } @{ $self->{etcds} };
-	# Slower than by default: all of them share a machine that may be busy.
-	my @pace = @{ $self->{etcds} } > 1 ? qw(--heartbeat-interval 250 --election-timeout 2000) : ();
+	# Slower than by default: all of them share a machine that may be busy.  One that comes back does not unseat the leader.
+	my @pace = @{ $self->{etcds} } > 1 ? qw(--heartbeat-interval 250 --election-timeout 2000 --pre-vote) : ();
 	return $self->{nodes}{$name}{etcd} = $self->spawn("etcd-$name", {}, @{ $node->{within} }, 'etcd', '--name', $name, '--data-dir', "$self->{dir}/etcd-$name",
 		'--listen-client-urls', $client, '--advertise-client-urls', $client, '--listen-peer-urls', $peer, '--initial-advertise-peer-urls', $peer,
 		'--initial-cluster', $all, @pace);
@@ -335,6 +335,15 @@ sub kill_node
 	$self->kill_patroni($name);
 	kill 'KILL', $postmaster;
 	return;
+}
+
+# The nodes that do not follow the primary as they should.
+sub astray
+{
+	my ($self) = @_;
+	my $primary = $self->primary // return;
+	my %streaming = map { ($_->{application_name} => 1) } grep { $_->{state} eq 'streaming' } @{ $self->state($primary)->{replication} // [] };
+	return grep { $_ ne $primary && !$streaming{$_} } $self->names;
 }
 
 # patronictl …, while code is called over and over; what it says.
