@@ -77,12 +77,12 @@ sub lose
 sub welcomed
 {
 	my ($self, $end) = @_;
-	my $b = $end->{b};
+	my $bundle = $end->{b};
 	$end->{ready} = 1;
-	$b->register(@{ $end->{names} });
-	$b->discovery;
-	$b->notify('evento:enable');
-	$b->consumers;
+	$bundle->register(@{ $end->{names} });
+	$bundle->discovery;
+	$bundle->notify('evento:enable');
+	$bundle->consumers;
 	if ($end->{kind} eq 'caller')
 	{
 		for my $c (sort { $a->{n} <=> $b->{n} } values %{ $end->{open} })
