@@ -115,7 +115,7 @@ sub break_things
 		my $fault = $schedule->next;
 		if ($fault->{database} && !whole())
 		{
-			fail('every node of the database comes back') or diag(map { $database->log($_) =~ s/.*\n(?=(?:.*\n){30}\z)//sr } @nodes);
+			fail('every node of the database comes back') or diag(map { last_lines($_) } @nodes);
 			last;
 		}
 		$fault->{from} = monotonic();
@@ -143,6 +143,13 @@ sub whole
 		diag("$name does not follow the primary, and is made anew: " . $database->ctl_beside(sub { sleep 0.02 }, 'reinit', 'evento', $name, '--force'));
 	}
 	return Evento::Patroni::until_true(WHOLE, sub { $database->whole });
+}
+
+sub last_lines
+{
+	my ($name) = @_;
+	my @lines = split /\n/, $database->log($name);
+	return map { "$name: $_\n" } @lines > 20 ? @lines[ -20 .. -1 ] : @lines;
 }
 
 sub verify

@@ -19,6 +19,20 @@ use Time::Local qw(timegm);
 my %running;    # pids of etcd and of Patroni
 my @clusters;
 
+# How Patroni speaks to etcd.  Before 3.0.3, with the API of version 3, a primary that comes back from the wrong side of a
+# partition and has seen nothing of its end takes the lead from whoever has it by then, and what that one has acknowledged
+# is lost; with the older API it asks whether the lead is still its own.
+{
+	my $api;
+
+	sub api
+	{
+		return $api if $api;
+		my @version = `patroni --version` =~ /(\d+)\.(\d+)\.(\d+)/;
+		return $api = sprintf('%03d%03d%03d', @version) lt '003000003' ? 'etcd' : 'etcd3';
+	}
+}
+
 # Why it cannot be had on this machine; undef where it can.
 sub why_not
 {
@@ -70,7 +84,7 @@ sub start_etcd
 	my @pace = @{ $self->{etcds} } > 1 ? qw(--heartbeat-interval 250 --election-timeout 2000 --pre-vote) : ();
 	return $self->{nodes}{$name}{etcd} = $self->spawn("etcd-$name", {}, @{ $node->{within} }, 'etcd', '--name', $name, '--data-dir', "$self->{dir}/etcd-$name",
 		'--listen-client-urls', $client, '--advertise-client-urls', $client, '--listen-peer-urls', $peer, '--initial-advertise-peer-urls', $peer,
-		'--initial-cluster', $all, @pace);
+		'--initial-cluster', $all, @pace, (api() eq 'etcd' ? '--enable-v2' : ()));
 }
 
 sub port { return PostgreSQL::Test::Cluster::get_free_port() }
@@ -86,7 +100,7 @@ sub configure
 	my $text = <<"YAML";
 scope: evento
 name: $name
-etcd3:
+@{[api()]}:
   hosts: $etcd
 restapi:
   listen: $node->{address}:$node->{rest}
