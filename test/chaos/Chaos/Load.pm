@@ -31,6 +31,7 @@ use constant {
 	FINISH => 180,        # for all to come to its end
 	HOLD => 25,           # a fetch without an answer is asked again
 	RESTART => 20,        # so often a consumer dies and goes on from its checkpoint
+	CUT => 5,             # so often a caller loses its connection, and repeats what is open at the next
 };
 
 sub now { return sprintf '%.6f', clock_gettime(CLOCK_MONOTONIC) }
@@ -72,6 +73,8 @@ sub play
 		push @{ $self->{ends} }, { kind => 'consumer', bundle => 'follower', instance => "f$n", at => 0, names => [], next => 0, checkpoint => 0,
 			restart => time + RESTART * $n / $opt{consumers} };
 	}
+	my $n = 0;
+	$_->{restart} = time + CUT * ++$n / $opt{callers} for $self->callers;
 	my $stop = 0;
 	local $SIG{TERM} = sub { $stop = 1 };
 	until ($stop) { $self->turn(0.02, 1); $fh->flush }
@@ -203,16 +206,13 @@ sub take_events
 sub look_after
 {
 	my ($self, $end) = @_;
-	if ($end->{kind} eq 'consumer' && $end->{b} && $end->{ready})
+	my $now = time;
+	if ($end->{restart} && $now > $end->{restart} && $end->{b} && $end->{ready} && !$self->{ending})
 	{
-		my $now = time;
-		if ($now > $end->{restart} && !$self->{ending})
-		{
-			$end->{restart} = $now + RESTART;
-			return $self->lose($end);
-		}
-		$self->fetch($end) if $now > $end->{asked_at} + HOLD;
+		$end->{restart} = $now + ($end->{kind} eq 'consumer' ? RESTART : CUT);
+		return $self->lose($end);
 	}
+	$self->fetch($end) if $end->{kind} eq 'consumer' && $end->{b} && $end->{ready} && $now > $end->{asked_at} + HOLD;
 	return $self->SUPER::look_after($end);
 }
 

@@ -39,7 +39,7 @@ use constant {
 	WHOLE => 90,           # and for a node to come back, before it is made anew
 };
 
-my $seconds = $ENV{EVENTO_CHAOS_SECONDS} || 70;
+my $seconds = $ENV{EVENTO_CHAOS_SECONDS} || 60;
 my $seed = $ENV{EVENTO_CHAOS_SEED} // 20;
 $seed = (time ^ $$ << 8) & 0x7fffffff if $seed eq 'random';
 # A run of ten minutes and more is held to these; a shorter one may be on a slow machine.
