@@ -167,9 +167,23 @@ sub switchover
 {
 	my ($self) = @_;
 	my $name = $self->primary;
-	my $said = $self->{database}->ctl_beside(sub { sleep 0.02 }, 'switchover', 'evento', '--leader', $name, '--force');
-	push @{ $self->{wrong} }, "switchover from $name: $said" if $said !~ /Successfully switched over/;
+	$self->tell_patroni(qr/Successfully switched over/, 'switchover', 'evento', '--force');
 	return $name;
+}
+
+# patronictl …; where Patroni is not ready for it, as on a busy machine, some times more.
+sub tell_patroni
+{
+	my ($self, $done, @what) = @_;
+	my $said = '';
+	for (1 .. 5)
+	{
+		$said = $self->{database}->ctl_beside(sub { sleep 0.02 }, @what);
+		return if $said =~ $done;
+		sleep 2;
+	}
+	push @{ $self->{wrong} }, "patronictl @what: $said";
+	return;
 }
 
 # Standbys first.
@@ -179,8 +193,7 @@ sub restart_postgres
 	my $primary = $self->primary;
 	for my $name (grep({ $_ ne $primary } @{ $self->{nodes} }), $primary)
 	{
-		my $said = $self->{database}->ctl_beside(sub { sleep 0.02 }, 'restart', 'evento', $name, '--force');
-		push @{ $self->{wrong} }, "restart of $name: $said" if $said !~ /Success: restart/;
+		$self->tell_patroni(qr/Success: restart/, 'restart', 'evento', $name, '--force');
 	}
 	return 'all';
 }
