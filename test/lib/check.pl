@@ -39,6 +39,8 @@ $jobs =~ /^[1-9]\d{0,2}$/ or die "JOBS must be a number from 1 on, not \"$jobs\"
 # A file may take so long, in seconds, and longer beside others; and all of them together.
 my $slow = $long || $suppressions;
 my $file_timeout = ($timeout // ($slow ? 3600 : $asserts ? 900 : 300)) * (1 + ($jobs - 1) / 2);
+# What makes images of nothing takes longer.
+my $docker_timeout = $slow ? 3600 : 1200;
 my $all_timeout = $slow ? 36000 : 7200;
 my @wanted = split ' ', $ENV{TESTS} // '';
 my $logs_lock;
@@ -79,7 +81,7 @@ sub main
 	take_logs();
 
 	my $with_java = grep { $_->{name} =~ m{^test/interop/} } @items;
-	my $with_proxy = $with_java || grep { $_->{name} =~ m{^test/(?:proxy|chaos|packages)/} } @items;
+	my $with_proxy = $with_java || grep { $_->{name} =~ m{^test/(?:proxy|chaos|packages|docker)/} } @items;
 	my $with_ledger = grep { $_->{name} =~ m{^test/tap/} } @items;
 	my $env = build($src, $with_proxy, $with_java, $with_ledger) or return 1;
 	check_tools($env) if $asserts || $suppressions;
@@ -131,6 +133,7 @@ sub discover
 	  $add->('isolation', glob => 'isolation/specs/*.spec', lane => 'sql');
 	push @items, $add->('perl', glob => 'tap/*.pl'), $add->('perl', glob => 'proxy/t/*.pl'), $add->('perl', glob => 'chaos/t/*.pl'), $add->('perl', glob => 'interop/t/*.pl', lane => 'java', early => 1),
 	  $add->('perl', glob => 'packages/t/*.pl');
+	push @items, $add->('docker', glob => 'docker/*.pl', early => 1);
 	$_->{alone} = Evento::Schedule::alone($_->{file}) for grep { $_->{kind} eq 'perl' } @items;
 	return @items;
 }
@@ -248,7 +251,8 @@ sub begin_item
 		$item->{died} = 'the time for all tests was over';
 		return;
 	}
-	$item->{limit}{until} = time + $file_timeout;
+	$item->{limit} = { seconds => $item->{kind} eq 'docker' ? $docker_timeout : $file_timeout };
+	$item->{limit}{until} = time + $item->{limit}{seconds};
 	$item->{dir} = $host->mkdir("$host->{dir}/run/$base");
 	# Short, since the names of sockets may not be long.
 	my %env = (%{ $env->{vars} }, TMPDIR => $host->mkdir("$host->{dir}/tmp/" . ++$number));
@@ -256,10 +260,12 @@ sub begin_item
 		my $kind = $item->{kind};
 		my ($command, $cwd, %more) =
 			$kind eq 'make' ? ([ 'make', '-s', @{ $item->{goal} }, 'WERROR=1' ], $env->{src})
-		  : $kind eq 'perl' ? perl_command($item, $env)
+		  : $kind =~ /^(?:perl|docker)$/ ? perl_command($item, $env)
 		  : $kind eq 'pgtap' ? pgtap_command($item, $env)
 		  : regress_command($item, $env);
-		$item->{pid} = $host->start($command, out => $item->{out}, err => $item->{err}, cwd => $cwd, part => $base, env => { %env, %more });
+		$item->{pid} = $host->start($command, out => $item->{out}, err => $item->{err}, cwd => $cwd, part => $base, env => { %env, %more },
+			# Who starts a Docker daemon is root, where we are.
+			privileged => $kind eq 'docker');
 	};
 	$item->{died} = $@;
 	return;
@@ -304,7 +310,7 @@ sub report_item
 
 	my @bad = $counts ? @{ $counts->{bad} } : ();
 	push @bad, "could not be run: $died" if $died;
-	push @bad, "took longer than $file_timeout s" if $item->{limit}{late};
+	push @bad, "took longer than $item->{limit}{seconds} s" if $item->{limit}{late};
 	push @bad, 'left processes behind: ' . join(', ', @left) if @left;
 	push @bad, is_sql($item) ? (crashes($server ? $server->{log} : ()), memory_errors($base)) : $item->{pid} ? crashes(split /\n/, `find '$item->{dir}' -name '*.log' -type f 2>/dev/null`) : ();
 	my $n = $counts ? $counts->{passed} : 0;

@@ -93,7 +93,8 @@ sub copy_sources
 
 # Forks a command as the unprivileged user, in a process group of its own.
 # out, err: files for its output; env: variables; cwd; part: a name for it and
-# all that it starts, by which processes() tells them. Gives the pid.
+# all that it starts, by which processes() tells them; privileged: as this user,
+# who may be root. Gives the pid.
 sub start
 {
 	my ($self, $command, %opt) = @_;
@@ -119,7 +120,7 @@ sub start
 		}
 		$ENV{$_} = $opt{env}{$_} for keys %{ $opt{env} // {} };
 		chdir($opt{cwd} // $self->{dir}) or die "chdir: $!\n";
-		my @as = $self->{user}
+		my @as = $self->{user} && !$opt{privileged}
 		  ? ('setpriv', "--reuid=$self->{user}", '--regid=' . (getpwnam($self->{user}))[3], '--init-groups', '--')
 		  : ();
 		exec(@as, @$command) or POSIX::_exit(127);
