@@ -40,7 +40,7 @@ sub goes_on
 {
 	my ($what) = @_;
 	my @from = counts();
-	ok($traffic->run(120, sub { my @now = counts(); !grep { $now[$_] < $from[$_] + 20 } 0 .. $#now }), "$what: all go on")
+	ok($traffic->run(120, sub { my @now = counts(); !grep { $now[$_] < $from[$_] + 5 } 0 .. $#now }), "$what: all go on")
 	  or diag("from @from to @{[ counts() ]}");
 	return;
 }
