@@ -31,7 +31,7 @@ use constant {
 sub new
 {
 	my ($class, %opt) = @_;
-	my $self = bless { open => 2, rest => 0.02, timeout => 8000, repeat => 1, beside => [], sent => 0, %opt, commands => [], ends => [], tries => 0, wrong => [] }, $class;
+	my $self = bless { open => 2, rest => 0.02, timeout => 8000, repeat => 1, beside => [], sent => 0, %opt, commands => [], past => [], ends => [], tries => 0, wrong => [] }, $class;
 	push @{ $self->{ends} }, { kind => 'handler', bundle => 'shop', instance => "h$_", at => $_ - 1, names => [qw(Place Notify)] } for 1 .. $opt{handlers} // 2;
 	push @{ $self->{ends} }, { kind => 'caller', bundle => 'web', instance => "c$_", at => $_ - 1, names => [], open => {} } for 1 .. $opt{callers} // 4;
 	$_->{next} = 0 for @{ $self->{ends} };
@@ -143,7 +143,7 @@ sub take_answer
 	if (!$c)
 	{
 		# A second answer to a repeat is the caller's to drop; it must be the same one.
-		my ($old) = grep { $_->{id} eq $rsp->{correlationId} } @{ $self->{commands} };
+		my ($old) = grep { $_->{id} eq $rsp->{correlationId} } @{ $self->{commands} }, @{ $self->{past} };
 		push @{ $self->{wrong} }, 'an answer to nothing' if !$old;
 		push @{ $self->{wrong} }, "$old->{tag}: a second answer differs" if $old && defined $old->{object} && defined $rsp->{payload} && object_of($rsp) ne $old->{object};
 		return;
@@ -300,6 +300,14 @@ sub recovers
 }
 
 # ---- the record ----
+
+# Begins the record anew: what was sent so far is not looked for in the log any more.  None of it is open.
+sub begin_anew
+{
+	my ($self) = @_;
+	push @{ $self->{past} }, splice @{ $self->{commands} };
+	return;
+}
 
 # The longest time that any caller was without a success between two times, in seconds, and when that ended.
 sub longest_gap

@@ -124,7 +124,7 @@ $node->poll_query_until('postgres', "SELECT last_archived_wal >= '$segment' FROM
 $node->stop('immediate');
 # Nothing of this server is left.
 PostgreSQL::Test::Utils::system_log('rm', '-rf', $node->data_dir, $at{LOST});
-my @before = splice @{ $traffic->{commands} };
+$traffic->begin_anew;
 doc($back, 'the backup is put in its place again');
 doc($until, 'with the moment to restore to, as documented', TIME => $time);
 begin_again(3, 'a point in time');

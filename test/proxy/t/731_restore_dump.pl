@@ -59,7 +59,7 @@ sql('CALL evento.wait(NULL)');
 my @read = split /\n/, sql('SELECT position FROM evento.events ORDER BY position');
 ok($followers->reach(\&sql, $read[-1]), 'all who follow the log have seen it');
 my $system = $node->safe_psql('postgres', 'SELECT system_identifier FROM pg_control_system()');
-my @before = splice @{ $traffic->{commands} };
+$traffic->begin_anew;
 
 # ---- another server, at the same address ----
 
