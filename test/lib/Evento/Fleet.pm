@@ -84,14 +84,14 @@ sub wait_ready
 {
 	my ($self, $proxy) = @_;
 	my $http = HTTP::Tiny->new(timeout => 2);
-	my $until = time + 30;
+	my $until = time + 120;
 	while (time < $until)
 	{
 		die "$proxy->{name} ended at once:\n" . Evento::Host::slurp($proxy->{log}) if !$self->{host}->alive($proxy->{pid});
 		return if $http->get("http://127.0.0.1:$proxy->{http}/readyz")->{status} == 200;
 		sleep 0.05;
 	}
-	die "$proxy->{name} was not ready in 30 s:\n" . Evento::Host::slurp($proxy->{log});
+	die "$proxy->{name} was not ready in 120 s:\n" . Evento::Host::slurp($proxy->{log});
 }
 
 # HAProxy before the proxies: it looks at their health over HTTP, and cuts the
@@ -128,7 +128,7 @@ CONF
 	my ($program) = grep { -x } map { "$_/haproxy" } split(/:/, $ENV{PATH}), '/usr/sbin';
 	die "haproxy is not installed\n" if !$program;
 	$self->{haproxy}{pid} = $host->start([ $program, '-db', '-f', $file ], out => $self->{haproxy}{log});
-	my $until = time + 10;
+	my $until = time + 120;
 	until (IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port))
 	{
 		die "HAProxy ended:\n" . Evento::Host::slurp($self->{haproxy}{log}) if !$host->alive($self->{haproxy}{pid}) || time > $until;
@@ -151,7 +151,7 @@ sub start_handlers
 	my $log = "$self->{host}{dir}/log/handlers.log";
 	my $pid = $self->{host}->start([ $self->{built}{'evento-sim'}, '--callers', 0, '--handlers', $n, '--proxies', join(',', map { $_->{address} } @{ $self->{proxies} }) ],
 		out => $log);
-	my $until = time + 60;
+	my $until = time + 120;
 	until (Evento::Host::slurp($log) =~ /^ready /m)
 	{
 		die "the handlers did not start:\n" . Evento::Host::slurp($log) if !$self->{host}->alive($pid) || time > $until;

@@ -292,7 +292,7 @@ sub start_postgres
 		}
 		die "PostgreSQL did not start:\n" . slurp($log);
 	}
-	$self->run([ "$opt{bin}/pg_ctl", '-D', $data, '-l', $log, '-w', '-t', '60', 'start' ], out => "$log.start", part => $opt{name}) == 0
+	$self->run([ "$opt{bin}/pg_ctl", '-D', $data, '-l', $log, '-w', '-t', '300', 'start' ], out => "$log.start", part => $opt{name}) == 0
 	  or die "PostgreSQL did not start:\n" . slurp("$log.start") . (-e $log ? slurp($log) : '');
 	return $server;
 }

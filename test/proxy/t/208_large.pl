@@ -42,40 +42,40 @@ sub story_of
 		map { length $_->[1]{serializedPayload}[1]{serializedObject} } @{ $decorated->{eventStream}[1] });
 }
 
-my $id = $caller->command('Create', 'large', $json, timeout => 120000);
-my $req = $handler->recv('REQ', timeout => 60);
+my $id = $caller->command('Create', 'large', $json, timeout => 240000);
+my $req = $handler->recv('REQ', timeout => 240);
 ok($req, 'a large command reaches a handler at another proxy');
 ok(cbor_decode($req->{payload})->[1]{body}[1]{commandMessage}[1]{serializedPayload}[1]{serializedObject} eq qq(["shop.Create",$json]), 'whole');
 $handler->respond($req, Evento::Bundle::domain_response('Created', $json));
 my $small = $caller->command('Create', 'small');
-my $answer = $caller->answer($id, timeout => 60);
+my $answer = $caller->answer($id, timeout => 240);
 ok($answer->{body}{serializedPayload}[1]{serializedObject} eq qq(["shop.Created",$json]), 'and its large event comes back');
-my $other = $handler->recv('REQ', timeout => 60);
+my $other = $handler->recv('REQ', timeout => 240);
 $handler->respond($other, Evento::Bundle::domain_response('Created', '{}'));
 ok($caller->answer($small), 'a small command passes');
 is($test->sql(q(SELECT length(data::text) FROM evento.read_stream('large'))), length $json, 'the large event is in the log');
 
-$id = $caller->command('Change', 'large', '{}', timeout => 120000);
-$req = $handler->recv('REQ', timeout => 60);
+$id = $caller->command('Change', 'large', '{}', timeout => 240000);
+$req = $handler->recv('REQ', timeout => 240);
 is_deeply([ story_of($req) ], [ 4, length($json) + 17 ], 'it is sent with the story');
 $handler->respond($req, Evento::Bundle::domain_response('Changed', '{}', state => $json));
-ok($caller->answer($id, timeout => 60), 'a large snapshot is taken');
-$id = $caller->command('Change', 'large', '{}', timeout => 120000);
-$req = $handler->recv('REQ', timeout => 60);
+ok($caller->answer($id, timeout => 240), 'a large snapshot is taken');
+$id = $caller->command('Change', 'large', '{}', timeout => 240000);
+$req = $handler->recv('REQ', timeout => 240);
 is_deeply([ story_of($req) ], [ length($json) + 15 ], 'and sent in place of the story');
 $handler->respond($req, Evento::Bundle::domain_response('Changed', '{}'));
-ok($caller->answer($id, timeout => 60), 'and the command is answered');
+ok($caller->answer($id, timeout => 240), 'and the command is answered');
 
 $test->sql('CALL evento.wait(NULL)');
-$answer = $caller->answer($caller->fetch(undef, timeout => 60000), timeout => 60);
+$answer = $caller->answer($caller->fetch(undef, timeout => 240000), timeout => 240);
 my @events = @{ $answer->{body}{events}[1] };
 is($events[0][1]{eventSequenceNumber}, 1, 'a consumer fetches it');
 ok($events[0][1]{eventMessage}[1]{serializedPayload}[1]{serializedObject} eq qq(["shop.Created",$json]), 'whole');
 
-$id = $caller->command('Create', 'too-large', '{}', timeout => 60000);
-$req = $handler->recv('REQ', timeout => 60);
+$id = $caller->command('Create', 'too-large', '{}', timeout => 240000);
+$req = $handler->recv('REQ', timeout => 240);
 $handler->respond($req, Evento::Bundle::domain_response('Created', '{"x":"' . 'a' x (65 * 1024 * 1024) . '"}'));
-like($caller->answer($id, timeout => 60)->{failure}{message}, qr/SQLSTATE 22023|54000/, 'an event beyond the bound of the database is refused');
+like($caller->answer($id, timeout => 240)->{failure}{message}, qr/SQLSTATE 22023|54000/, 'an event beyond the bound of the database is refused');
 ok($caller->alive && $handler->alive, 'and the connections live on');
 
 is($_->stop, 0, 'a proxy ends in order') for $one, $two;
