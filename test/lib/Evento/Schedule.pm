@@ -12,8 +12,8 @@ use warnings;
 use List::Util qw(first max min);
 use Time::HiRes qw(sleep);
 
-# What is to be there of memory for each file and its servers, in MB: much for
-# most, and not for those of a lane "java".
+# What is to be there of memory for each file and its servers, in MB. Those that
+# take more share a lane.
 use constant ROOM => 2000;
 
 # How many files this machine runs at a time: one a core, four at most.
