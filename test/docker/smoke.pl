@@ -85,7 +85,7 @@ plan skip_all => 'there is no docker-compose here' if !$compose;
 @ENV{qw(EVENTO_RELEASE EVENTO_PG COMPOSE EVENTO_DOCKER_DATA)} = ($release, $pg{$release}, $compose, "$dir/data");
 
 my $began = time;
-my $limit = $long ? 1800 : 300;
+my $limit = $long ? 1800 : 600;
 my ($status, $out) = with_daemon($limit, '--outside', "$top/test/docker/images", $long ? () : ('--single'));
 my $why = !defined $status ? "the images could not be made in $limit s" : $status == 77 << 8 ? (split /\n/, $out)[-1] : undef;
 if (!defined $why)
@@ -94,7 +94,7 @@ if (!defined $why)
 	for my $file ($status == 0 ? grep { $long || m{/001_} } sort glob "$top/test/docker/t/*.pl" : ())
 	{
 		$began = time;
-		($status, $out) = with_daemon(900, 'perl', $file);
+		($status, $out) = with_daemon($long ? 900 : 540, 'perl', $file);
 		if (defined $status && $status == 77 << 8)
 		{
 			$why = (split /\n/, $out)[-1];
