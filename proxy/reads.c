@@ -456,6 +456,21 @@ evp_reads_near(const evp_reads_t *reads)
 	return near;
 }
 
+int64_t
+evp_reads_lag(const evp_reads_t *reads)
+{
+	int64_t		lag = -1;
+
+	for (unsigned i = 0; i < reads->count; i++)
+	{
+		standby_t  *standby = &reads->standbys[i];
+
+		if (is_up(standby) && standby->shows != 0 && (int64_t) (evp_now(reads->proxy) - standby->shows) > lag)
+			lag = (int64_t) (evp_now(reads->proxy) - standby->shows);
+	}
+	return lag;
+}
+
 void
 evp_reads_put(const evp_reads_t *reads, evp_buf_t *b)
 {

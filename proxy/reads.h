@@ -30,6 +30,10 @@ size_t evp_reads_waiting(const evp_reads_t *reads);
 /* Connections to standbys that are near enough now. */
 unsigned evp_reads_near(const evp_reads_t *reads);
 
+/* How long ago at most the oldest picture was the primary's that a standby shows which is connected, in ms; -1: there is
+ * none, or of no standby it is known. */
+int64_t evp_reads_lag(const evp_reads_t *reads);
+
 /* Appends what is read from as a JSON object. */
 void evp_reads_put(const evp_reads_t *reads, evp_buf_t *b);
 

@@ -137,6 +137,18 @@ append_certificate(const evp_proxy_t *proxy, evp_buf_t *b)
 					"evento_proxy_certificate_end_timestamp_seconds %lld\n", (long long) ends);
 }
 
+static void
+append_standby_lag(const evp_proxy_t *proxy, evp_buf_t *b)
+{
+	const int64_t lag = evp_reads_lag(proxy->reads);
+
+	if (lag < 0)
+		return;
+	evp_buf_appendf(b, "# HELP evento_proxy_standby_lag_seconds How old at most the oldest picture is that a connected standby shows.\n"
+					"# TYPE evento_proxy_standby_lag_seconds gauge\n"
+					"evento_proxy_standby_lag_seconds %.3f\n", (double) lag / 1000);
+}
+
 bool
 evp_scrape(const evp_proxy_t *proxy, evp_buf_t *b)
 {
@@ -156,5 +168,6 @@ evp_scrape(const evp_proxy_t *proxy, evp_buf_t *b)
 	append_queues(proxy, b);
 	append_process(b);
 	append_certificate(proxy, b);
+	append_standby_lag(proxy, b);
 	return !b->failed;
 }

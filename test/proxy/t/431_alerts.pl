@@ -41,8 +41,10 @@ my ($cert, $key) = $ca->cert(cn => 'proxy', days => 20);
 my $test = Evento::ProxyTest->new(conf => "max_wal_senders = 5\nwal_level = replica\n");
 my $standby = $test->synchronous_standby;
 my $primary = $test->node;
-my $proxy = $test->start(flags => { 'tls-cert' => $cert, 'tls-key' => $key, 'tls-ca' => $ca->ca });
+my $hosts = sprintf 'host=%s,%s port=%s,%s dbname=postgres user=proxy', map({ $_->host } $primary, $standby), map { $_->port } $primary, $standby;
+my $proxy = $test->start(flags => { database => $hosts, 'read-from' => 'standby', 'tls-cert' => $cert, 'tls-key' => $key, 'tls-ca' => $ca->ca });
 
+ok($proxy->wait_for(sub { ($proxy->get('/metrics'))[1] =~ /^evento_proxy_standby_lag_seconds /m }, 60), 'a proxy that reads from standbys tells how old they are');
 for (split /\n/, ($proxy->get('/metrics'))[1])
 {
 	if (/^# TYPE (\S+) (\S+)/)
@@ -311,6 +313,12 @@ my %case = (
 				labels => { kind => undef, outcome => undef }, summary => '1 requests a second at proxy proxy1:3032 are refused or not answered in time, more than 5 % of all.' } } 'timeout', 'refused' ],
 		[ [ 'evento_proxy_requests_finished_total', "0+15$for_ever", kind => 'query', outcome => 'timeout' ], [ 'evento_proxy_requests_finished_total', "0+600$for_ever", kind => 'aggregate', outcome => 'answered' ] ],
 		[ [ 'evento_proxy_requests_finished_total', "0+150$for_ever", kind => 'query', outcome => 'failed' ], [ 'evento_proxy_requests_finished_total', "0$for_ever", kind => 'query', outcome => 'timeout' ] ] ],
+	EventoStandbysNotRead => [ '6m', [ { series => [ [ 'evento_proxy_standbys', "2x10 0$for_ever" ] ], summary => 'Proxy proxy1:3032 reads from no standby any more, and puts all reads on the primary.' } ],
+		[ [ 'evento_proxy_standbys', "0$for_ever" ] ], [ [ 'evento_proxy_standbys', "2x10 1$for_ever" ] ], [ [ 'evento_proxy_standbys', '2 0 0 0 2 0 0 0 2 0 0 0 2 0 0 0 2 0 0 0 2' ] ] ],
+	EventoStandbyReadsMissed => [ '11m', [ { series => [ [ 'evento_proxy_standby_missed_total', "0+45$for_ever" ], [ 'evento_proxy_standby_reads_total', "0+30$for_ever" ] ],
+				summary => 'Proxy proxy1:3032 sends 3 reads a second to the primary that are for standbys, more than half of them.' } ],
+		[ [ 'evento_proxy_standby_missed_total', "0+30$for_ever" ], [ 'evento_proxy_standby_reads_total', "0+45$for_ever" ] ],
+		[ [ 'evento_proxy_standby_missed_total', "0+6$for_ever" ], [ 'evento_proxy_standby_reads_total', "0$for_ever" ] ] ],
 	EventoCertificateEnds => [ '1m', [ { series => [ [ 'evento_proxy_certificate_end_timestamp_seconds', 10 * 86400 . $for_ever ] ], summary => 'The certificate of proxy proxy1:3032 ends in 9d 23h 59m 0s.' } ],
 		[ [ 'evento_proxy_certificate_end_timestamp_seconds', 20 * 86400 . $for_ever ] ] ],
 	EventoDatabaseDown => [ '1m', [ { series => [ [ 'pg_up', "0$for_ever" ] ], summary => 'Exporter exporter:9187 does not reach its PostgreSQL.' } ],
