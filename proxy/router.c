@@ -31,6 +31,14 @@
 /* The asking proxy watches the time of its call; what it left behind here goes some time after that. */
 #define FOREIGN_GRACE_MS 2000
 
+/*
+ * An aggregate's command that was asked over a link which is lost waits so long
+ * for the link, or for its instance at another proxy, before another instance is
+ * asked: that its handler runs twice does no harm, only one event is stored.
+ */
+#define UNLINKED_MS		500
+#define UNLINKED_LOOK_MS	100
+
 typedef enum evp_call_state
 {
 	EVP_CALL_WAITING,
@@ -65,6 +73,7 @@ struct evp_call
 	evp_call_t *target_next;
 	int64_t		proxy_id;		/* where it was sent; 0: here */
 	int64_t		session_no;		/* the session that was meant */
+	uint64_t	tied_at;
 	uint64_t	link;			/* foreign: by which it came */
 
 	/* of ours */
@@ -97,7 +106,8 @@ struct evp_router
 	evp_call_t *calls;			/* by id */
 	size_t		count;			/* of all, in any state */
 	evp_queue_t *queues;
-	evp_call_t *tied;
+	evp_call_t *tied;			/* the longest tied first */
+	uint64_t	tied_looked_at;
 	evp_call_t *ended;
 	size_t		ended_count;
 	bool		changed;		/* who is where */
@@ -272,11 +282,58 @@ not_answered(evp_call_t *call)
 				target->instance);
 }
 
+/* Is there an instance that could be asked instead of the one that a call is tied to? */
+static bool
+has_another(const evp_call_t *call)
+{
+	evp_instance_t *const *list;
+	size_t		n = evp_members_find(evp_registry_members(call->router->proxy->registry), call->name, call->name_len, &list);
+
+	for (size_t i = 0; i < n; i++)
+		if (list[i]->state == EVP_INSTANCE_READY)
+			return true;
+	return false;
+}
+
+/* Moves tied calls whose instances are behind a link that is lost. */
+static void
+leave_unlinked(evp_router_t *router)
+{
+	evp_members_t *members = evp_registry_members(router->proxy->registry);
+	uint64_t	now = evp_now(router->proxy);
+	evp_call_t *call,
+			   *next;
+	bool		moved = false;
+
+	if (now < router->tied_looked_at + UNLINKED_LOOK_MS)
+		return;
+	router->tied_looked_at = now;
+	DL_FOREACH_SAFE(router->tied, call, next)
+	{
+		const evp_peer_t *peer;
+
+		if (now < call->tied_at + UNLINKED_MS)
+			break;
+		if (call->kind != EVP_CALL_AGGREGATE || call->proxy_id == 0)
+			continue;
+		peer = evp_members_peer(members, call->proxy_id);
+		if ((peer == NULL || !peer->linked) && has_another(call))
+		{
+			wait_for_name(call);
+			moved = true;
+		}
+	}
+	if (moved)
+		look_again(router);
+}
+
 static void
 on_timer(uv_timer_t *timer)
 {
 	evp_router_t *router = timer->data;
 	evp_wheel_item_t *item;
+
+	leave_unlinked(router);
 
 	while ((item = evp_wheel_turn(&router->wheel, evp_now(router->proxy))) != NULL)
 	{
@@ -407,6 +464,7 @@ tie(evp_call_t *call)
 {
 	call->target->open--;
 	call->state = EVP_CALL_TIED;
+	call->tied_at = evp_now(call->router->proxy);
 	DL_APPEND(call->router->tied, call);
 }
 

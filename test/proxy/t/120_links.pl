@@ -29,7 +29,7 @@ for my $i (0 .. 2)
 	$in->autoflush(1);
 	readline $out;
 	$forward[$i] = { pid => $pid, in => $in, out => $out };
-	$proxy[$i] = $test->start(flags => { 'internal-port' => $internal, 'internal-advertised' => "127.0.0.1:$port", 'cut-time' => '5s' });
+	$proxy[$i] = $test->start(flags => { 'internal-port' => $internal, 'internal-advertised' => "127.0.0.1:$port", 'cut-time' => '12s' });
 	$proxy[$i]{internal} = $internal;
 }
 
@@ -98,14 +98,31 @@ ok($req, 'until it is reached again');
 $handler->respond($req, Evento::Bundle::single('late'));
 is($caller->answer($id)->{body}{data}, 'late', 'and is answered');
 
+# What an aggregate was asked over it moves to another instance; what may have done something where it is does not.
+my %asked = (Place => $caller->command('Place', 'order-2', '{}', timeout => 60000), Notify => $caller->service_command('Notify', '{}', stream => 'service-2', timeout => 60000));
+is(scalar(grep { $handler->recv('REQ', timeout => 30) } keys %asked), 2, 'two commands are with the handler');
+my $third = $proxy[2]->bundle(bundle => 'shop', instance => 'third', names => [ 'Place', 'Notify' ]);
+ok(wait_enabled('third'), 'there is another instance');
+forwarder_do(1, 'down');
+my $moved = $third->recv('REQ', timeout => 20);
+is($moved && $moved->{payloadType}, 'Place', 'what an aggregate was asked over a link that is lost moves to another instance');
+$third->respond($moved, Evento::Bundle::domain_response('Placed', '{"by":"third"}')) if $moved;
+is($caller->answer($asked{Place}, timeout => 20)->{class}, 'DomainEventMessage', 'which answers it');
+ok(!$caller->recv('RSP', correlation => $asked{Notify}, timeout => 0), 'long before its own counts as gone');
+like($caller->answer($asked{Notify}, timeout => 40)->{failure}{message}, qr/it may have run/, 'a service command waits for its own, until that counts as gone');
+$third->close;
+forwarder_do(1, 'up');
+ok(linked($_, 4), "$_->{name} is linked again") for @proxy;
+ok($proxy[0]->wait_for(sub { ask($caller, $handler, 'back') eq 'back' }, 20), 'and reached');
+
 forwarder_do(1, 'down');
 ok(linked($proxy[0], 3), 'it cannot be reached again');
 my $elsewhere = $proxy[2]->bundle(bundle => 'shop', instance => 'elsewhere', names => ['Find']);
 ok(wait_enabled('elsewhere'), 'another instance at a third proxy');
 is(ask($caller, $elsewhere, 'there'), 'there', 'is asked instead');
 $elsewhere->close;
-$id = $caller->query('Find', '{}', timeout => 25000);
-is($caller->answer($id, timeout => 20)->{failure}{message}, 'no handler for Find', 'a handler that cannot be reached for long counts as gone');
+$id = $caller->query('Find', '{}', timeout => 60000);
+is($caller->answer($id, timeout => 50)->{failure}{message}, 'no handler for Find', 'a handler that cannot be reached for long counts as gone');
 forwarder_do(1, 'up');
 ok(linked($proxy[0], 4), 'the link is made again');
 ok($proxy[0]->wait_for(sub { ask($caller, $handler, 'again') eq 'again' }), 'and the handler is there again');
