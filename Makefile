@@ -16,6 +16,7 @@
 #   make chaos [SECONDS=600] [SEED=…]    breaks a cluster at random for so long
 #   make fuzz [SECONDS=60]    feeds the proxy's parsers with what libFuzzer makes up, each for so long
 #   make bench [BENCH=name]   measures
+#   make progress [RUNS=3]    measures how long callers wait for a success while something fails
 #   make deb                  builds Debian packages, in build/deb
 #   make check-packages       tests them in trees of Debian's releases [RELEASES='bookworm trixie']
 #   make deps                 installs what is missing to build, run and test
@@ -28,6 +29,7 @@ ARGS ?=
 TESTS ?=
 JOBS ?=
 BENCH ?=
+RUNS ?= 3
 SECONDS ?= $(if $(filter chaos,$(MAKECMDGOALS)),600,60)
 SEED ?= random
 PROXY ?= yes
@@ -39,7 +41,7 @@ here := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" '$(here)/evento.control')
 
 # These work where there is no PostgreSQL yet, and install it.
-front_goals := check check-long check-versions check-asserts check-valgrind check-docker check-packages chaos run bench fuzz deb deps
+front_goals := check check-long check-versions check-asserts check-valgrind check-docker check-packages chaos run bench progress fuzz deb deps
 goals := $(or $(MAKECMDGOALS),all)
 
 .PHONY: $(front_goals)
@@ -84,6 +86,10 @@ run:
 bench:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build bench
 	@exec env BENCH='$(BENCH)' PG_CONFIG='$(PG_CONFIG)' perl '$(here)/test/bench/bench.pl'
+
+progress:
+	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check
+	@exec env TESTS=test/bench/progress.pl RUNS='$(RUNS)' PG_CONFIG='$(PG_CONFIG)' perl '$(here)/test/lib/check.pl' --logs=progress --follow --timeout=3600
 
 fuzz:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build fuzz

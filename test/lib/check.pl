@@ -81,7 +81,7 @@ sub main
 	take_logs();
 
 	my $with_java = grep { $_->{name} =~ m{^test/interop/} } @items;
-	my $with_proxy = $with_java || grep { $_->{name} =~ m{^test/(?:proxy|chaos|packages|docker)/} } @items;
+	my $with_proxy = $with_java || grep { $_->{name} =~ m{^test/(?:proxy|bench|chaos|packages|docker)/} } @items;
 	my $with_ledger = grep { $_->{name} =~ m{^test/tap/} } @items;
 	my $env = build($src, $with_proxy, $with_java, $with_ledger) or return 1;
 	check_tools($env) if $asserts || $suppressions;
@@ -133,6 +133,8 @@ sub discover
 	  $add->('isolation', glob => 'isolation/specs/*.spec', lane => 'sql');
 	push @items, $add->('perl', glob => 'tap/*.pl'), $add->('perl', glob => 'proxy/t/*.pl'), $add->('perl', glob => 'chaos/t/*.pl'), $add->('perl', glob => 'interop/t/*.pl', lane => 'java', early => 1),
 	  $add->('perl', glob => 'packages/t/*.pl');
+	# What measures is no test: it is run where it is asked for by its whole name.
+	push @items, grep { my $name = $_->{name}; grep { $_ eq $name } @wanted } $add->('perl', glob => 'bench/progress.pl');
 	push @items, $add->('docker', glob => 'docker/*.pl', early => 1);
 	$_->{alone} = Evento::Schedule::alone($_->{file}) for grep { $_->{kind} eq 'perl' } @items;
 	return @items;

@@ -94,16 +94,12 @@ sub wait_ready
 	die "$proxy->{name} was not ready in 120 s:\n" . Evento::Host::slurp($proxy->{log});
 }
 
-# HAProxy before the proxies: it looks at their health over HTTP, and cuts the
+# A configuration of HAProxy at a port: it looks at the health of proxies (name, address, http) over HTTP, and cuts the
 # connections to one that went down, so that bundles connect anew.
-sub start_haproxy
+sub haproxy_configuration
 {
-	my ($self) = @_;
-	my $host = $self->{host};
-	my ($port) = $host->free_ports(1);
-	my $file = "$host->{dir}/haproxy.cfg";
-	open(my $fh, '>', $file) or die "$file: $!\n";
-	print $fh <<"CONF";
+	my ($port, @proxies) = @_;
+	my $text = <<"CONF";
 global
     maxconn 4000
 defaults
@@ -119,14 +115,24 @@ listen bundles
     http-check expect status 200 error-status L7OKC
     default-server check inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
 CONF
-	for my $proxy (@{ $self->{proxies} })
-	{
-		print $fh "    server $proxy->{name} $proxy->{address} check port $proxy->{http}\n";
-	}
+	return join '', $text, map { "    server $_->{name} $_->{address} check port $_->{http}\n" } @proxies;
+}
+
+# Where HAProxy is on this machine.
+sub haproxy_program { return (grep { -x } map { "$_/haproxy" } split(/:/, $ENV{PATH}), '/usr/sbin')[0] }
+
+# HAProxy before the proxies.
+sub start_haproxy
+{
+	my ($self) = @_;
+	my $host = $self->{host};
+	my ($port) = $host->free_ports(1);
+	my $file = "$host->{dir}/haproxy.cfg";
+	open(my $fh, '>', $file) or die "$file: $!\n";
+	print $fh haproxy_configuration($port, @{ $self->{proxies} });
 	close $fh;
 	$self->{haproxy} = { address => "127.0.0.1:$port", log => "$host->{dir}/log/haproxy.log" };
-	my ($program) = grep { -x } map { "$_/haproxy" } split(/:/, $ENV{PATH}), '/usr/sbin';
-	die "haproxy is not installed\n" if !$program;
+	my $program = haproxy_program() // die "haproxy is not installed\n";
 	$self->{haproxy}{pid} = $host->start([ $program, '-db', '-f', $file ], out => $self->{haproxy}{log});
 	my $until = time + 120;
 	until (IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port))

@@ -109,7 +109,7 @@ bootstrap:
   dcs:
 $dcs    postgresql:
       use_pg_rewind: true
-      use_slots: true
+      use_slots: false
       parameters:
         shared_preload_libraries: evento
         hot_standby_feedback: "on"
@@ -358,6 +358,17 @@ sub astray
 	my $primary = $self->primary // return;
 	my %streaming = map { ($_->{application_name} => 1) } grep { $_->{state} eq 'streaming' } @{ $self->state($primary)->{replication} // [] };
 	return grep { $_ ne $primary && !$streaming{$_} } $self->names;
+}
+
+# Ends a node's Patroni in order, which ends its PostgreSQL and hands the lead over, while code is called over and over.
+sub stop_beside
+{
+	my ($self, $code, $name) = @_;
+	my $pid = delete $self->{nodes}{$name}{patroni} // croak "$name has no Patroni";
+	kill 'TERM', $pid;
+	$code->() until waitpid($pid, WNOHANG) == $pid;
+	delete $running{$pid};
+	return;
 }
 
 # patronictl …, while code is called over and over; what it says.

@@ -27,11 +27,12 @@ use constant {
 # proxies: the Evento::ProxyTest::Proxy objects; callers, handlers: how many, spread over the proxies; open: commands that a
 # caller has open at once; rest: seconds between its commands; timeout: of a command, in ms.  Commands are domain commands (Place) and service commands on a
 # stream (Notify), some of them under a lock.  repeat => 0: a caller that comes back does not repeat what is open, and waits
-# for its answer.  beside: what has its turn beside them, Evento::Follow's for one.
+# for its answer.  dials: seconds that one whose connection was lost waits before it connects again.  shared => 0: no locks, and no
+# stream that several change.  beside: what has its turn beside them, Evento::Follow's for one.
 sub new
 {
 	my ($class, %opt) = @_;
-	my $self = bless { open => 2, rest => 0.02, timeout => 8000, repeat => 1, beside => [], sent => 0, %opt, commands => [], past => [], ends => [], tries => 0, wrong => [] }, $class;
+	my $self = bless { open => 2, rest => 0.02, timeout => 8000, repeat => 1, shared => 1, beside => [], sent => 0, %opt, commands => [], by_id => {}, ends => [], tries => 0, wrong => [] }, $class;
 	push @{ $self->{ends} }, { kind => 'handler', bundle => 'shop', instance => "h$_", at => $_ - 1, names => [qw(Place Notify)] } for 1 .. $opt{handlers} // 2;
 	push @{ $self->{ends} }, { kind => 'caller', bundle => 'web', instance => "c$_", at => $_ - 1, names => [], open => {} } for 1 .. $opt{callers} // 4;
 	$_->{next} = 0 for @{ $self->{ends} };
@@ -71,6 +72,7 @@ sub lose
 	$end->{b}->cut if $end->{b} && !$end->{b}{closed};
 	delete $end->{b};
 	$end->{at}++;
+	$end->{next} = time + $self->{dials} if $self->{dials};
 	return;
 }
 
@@ -116,9 +118,9 @@ sub send_command
 		n => $n, tag => "t$n", id => Evento::Bundle::uuid(), caller => $end->{instance}, json => qq({"tag":"t$n"}),
 		kind => $end->{sent}++ % 3 ? 'Place' : 'Notify', timeout => $self->{timeout}, sent => time, repeats => 0, %opt };
 	# Every caller has streams of its own, and all have one in common.
-	$c->{stream} //= $c->{kind} eq 'Notify' ? "service-$end->{instance}" : $n % 4 ? "own-$end->{instance}-" . $n % 5 : 'common';
-	$c->{lock} = $n % 5 ? "lock-$end->{instance}" : 'lock-common' if $c->{kind} eq 'Notify' && $n % 2;
-	push @{ $self->{commands} }, $c;
+	$c->{stream} //= $c->{kind} eq 'Notify' ? "service-$end->{instance}" : $n % 4 || !$self->{shared} ? "own-$end->{instance}-" . $n % 5 : 'common';
+	$c->{lock} = $n % 5 ? "lock-$end->{instance}" : 'lock-common' if $c->{kind} eq 'Notify' && $n % 2 && $self->{shared};
+	push @{ $self->{commands} }, $self->{by_id}{ $c->{id} } = $c;
 	$end->{open}{ $c->{id} } = $c;
 	$self->transmit($end, $c) if $end->{ready};
 	return $c;
@@ -143,7 +145,7 @@ sub take_answer
 	if (!$c)
 	{
 		# A second answer to a repeat is the caller's to drop; it must be the same one.
-		my ($old) = grep { $_->{id} eq $rsp->{correlationId} } @{ $self->{commands} }, @{ $self->{past} };
+		my $old = $self->{by_id}{ $rsp->{correlationId} };
 		push @{ $self->{wrong} }, 'an answer to nothing' if !$old;
 		push @{ $self->{wrong} }, "$old->{tag}: a second answer differs" if $old && defined $old->{object} && defined $rsp->{payload} && object_of($rsp) ne $old->{object};
 		return;
@@ -305,7 +307,7 @@ sub recovers
 sub begin_anew
 {
 	my ($self) = @_;
-	push @{ $self->{past} }, splice @{ $self->{commands} };
+	$self->{commands} = [];
 	return;
 }
 
