@@ -39,7 +39,7 @@ sub is_done_by { my ($n, $what) = @_; my $to = done() + $n; return ok($traffic->
 sql(Evento::Followers::table_sql());
 my $followers = Evento::Followers->new(proxies => \@proxy, connstr => $node->connstr('postgres'), dir => $dir);
 
-# Bundles of a simulator, which checks every answer and every event by itself.  The pace makes it last beyond the restore.
+# Bundles of a simulator, which checks every answer and every event by itself, until it is told to end.
 my $sim_log = "$dir/sim.log";
 append_to_file($sim_log, '');
 my $sim_pid = fork // die "fork: $!";
@@ -47,7 +47,7 @@ if (!$sim_pid)
 {
 	open(STDOUT, '>', $sim_log) or POSIX::_exit(127);
 	open(STDERR, '>&', \*STDOUT) or POSIX::_exit(127);
-	exec $sim, '--proxies', join(',', map { "127.0.0.1:$_->{port}" } @proxy), '--callers', 8, '--count', 500, '--rate', 25, '--timeout', 120_000 or POSIX::_exit(127);
+	exec $sim, '--proxies', join(',', map { "127.0.0.1:$_->{port}" } @proxy), '--callers', 8, '--seconds', 3600, '--rate', 25, '--timeout', 120_000 or POSIX::_exit(127);
 }
 Evento::ProxyTest::started($sim_pid);
 ok($proxy[0]->wait_for(sub { slurp_file($sim_log) =~ /^ready/m }, 60), 'a simulator plays bundles');
@@ -103,6 +103,7 @@ doc($save, 'its last WAL is saved, as documented');
 doc($back, 'the backup is put in its place, as documented');
 begin_again(2, 'the end of the archive');
 is_done_by(20, 'there is load on what was restored');
+kill 'TERM', $sim_pid;
 $proxy[0]->wait_for(sub { beside(); waitpid($sim_pid, POSIX::WNOHANG()) == $sim_pid }, 120);
 Evento::ProxyTest::ended($sim_pid);
 like(slurp_file($sim_log), qr/^failed 0\n.*^wrong 0\nOK$/ms, 'no command of the simulator failed, and its consumer saw every event once, in order');

@@ -33,7 +33,7 @@ sub run_in_background
 
 # What a request that was under way at a proxy that is killed comes to, nobody can tell its caller: such may fail, and nothing else.
 my $sim_pid = run_in_background("$dir/sim.log", $sim, '--proxies', join(',', map { "127.0.0.1:$_->{port}" } @proxy), '--callers', 8, '--connections', 6, '--consumers', 2,
-	'--count', 400, '--rate', 20, '--timeout', 8000, '--allow-failures');
+	'--seconds', 3600, '--rate', 20, '--timeout', 8000, '--allow-failures');
 ok($proxy[0]->wait_for(sub { slurp_file("$dir/sim.log") =~ /^ready run (\S+)/m }, 60), 'a simulator that lists three proxies plays bundles');
 my ($run) = slurp_file("$dir/sim.log") =~ /^ready run (\S+)/m;
 
@@ -74,6 +74,7 @@ for my $proxy (@proxy)
 }
 get_on('all proxies are back');
 
+kill 'TERM', $sim_pid;
 ok($proxy[0]->wait_for(sub { waitpid($sim_pid, POSIX::WNOHANG()) == $sim_pid }, 120), 'the simulator ends');
 my $status = $?;
 Evento::ProxyTest::ended($sim_pid);

@@ -66,7 +66,7 @@ sub run_in_background
 # Each of its connections begins with another of the addresses.
 Evento::Names::set(%names, fixed => 1);
 my $sim_pid = run_in_background("$dir/sim.log", $sim, '--proxies', "proxies.test:$port", '--callers', 8, '--connections', 6, '--consumers', 2,
-	'--count', 400, '--rate', 20, '--timeout', 8000, '--allow-failures');
+	'--seconds', 3600, '--rate', 20, '--timeout', 8000, '--allow-failures');
 ok($proxy[0]->wait_for(sub { slurp_file("$dir/sim.log") =~ /^ready run (\S+)/m }, 60), 'a simulator that knows the name plays bundles');
 my ($run) = slurp_file("$dir/sim.log") =~ /^ready run (\S+)/m;
 my ($append) = Evento::Docs::blocks('http', 'At whichever proxy answers', 'sh');
@@ -135,6 +135,7 @@ $node->start;
 get_on('the database has moved under its name');
 is(`psql -XAtd '$database' -c 'SELECT inet_server_addr()'`, "127.0.2.4\n", 'psql follows');
 
+kill 'TERM', $sim_pid;
 ok($proxy[0]->wait_for(sub { waitpid($sim_pid, POSIX::WNOHANG()) == $sim_pid }, 120), 'the simulator ends');
 my $status = $?;
 Evento::ProxyTest::ended($sim_pid);
