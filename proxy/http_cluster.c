@@ -182,8 +182,9 @@ evp_http_get_cluster(evp_http_request_t *request)
 		evp_http_refuse(request, MHD_HTTP_BAD_REQUEST, "bad-request", "A parameter is not understood", "There are none.");
 		return;
 	}
-	/* Without a database nothing better comes. */
-	if (fresh || !evp_db_lane_is_up(cluster->proxy->db, EVP_DB_READ))
+	/* Without a database nothing better comes; where there is one, connections for reads may be yet to be made. */
+	if (fresh || (!evp_db_lane_is_up(cluster->proxy->db, EVP_DB_READ) &&
+				  (cluster->picture.len > 0 || !evp_db_is_up(cluster->proxy->db))))
 	{
 		answer(cluster, request, "the database is not reachable");
 		return;
