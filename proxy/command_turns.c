@@ -41,17 +41,15 @@ find(const evp_commands_t *commands, evp_slice_t name)
 }
 
 static void
-forget(evp_commands_t *commands, evp_command_mark_t *mark)
-{
-	HASH_DEL(commands->marks, mark);
-	free(mark);
-}
-
-static void
 forget_past(evp_commands_t *commands, uint64_t now)
 {
-	while (commands->marks != NULL && commands->marks->until <= now)
-		forget(commands, commands->marks);
+	evp_command_mark_t *mark;
+
+	while ((mark = commands->marks) != NULL && mark->until <= now)
+	{
+		HASH_DEL(commands->marks, mark);
+		free(mark);
+	}
 }
 
 static void

@@ -309,18 +309,27 @@ meet(evp_db_t *db, const PGresult *rows, unsigned long *timeline, char *why, siz
 	return true;
 }
 
+/* Where the timeline of a connection's server is kept. */
+static unsigned long *
+timeline_of(evp_db_t *db, const evp_pg_conn_t *conn)
+{
+	lane_t	   *lane = lane_of(db, conn);
+	unsigned	i = 0;
+
+	while (lane->conns[i] != conn)
+		i++;
+	return &lane->timelines[i];
+}
+
 static bool
 on_accepts(void *arg, const evp_pg_conn_t *conn, const PGresult *rows, char *why, size_t size)
 {
 	evp_db_t   *db = arg;
-	lane_t	   *lane = lane_of(db, conn);
 	unsigned long timeline;
 
 	if (!meet(db, rows, &timeline, why, size))
 		return false;
-	for (unsigned i = 0; i < lane->count; i++)
-		if (lane->conns[i] == conn)
-			lane->timelines[i] = timeline;
+	*timeline_of(db, conn) = timeline;
 	return true;
 }
 
@@ -417,12 +426,10 @@ static void
 on_down(void *arg, evp_pg_conn_t *conn)
 {
 	evp_db_t   *db = arg;
-	lane_t	   *lane = lane_of(db, conn);
 
-	for (unsigned i = 0; i < lane->count; i++)
-		if (lane->conns[i] == conn && lane->timelines[i] == db->timeline)
-			db->met_at = evp_now(db->proxy);
-	if (lane == &db->lanes[EVP_DB_CONTROL])
+	if (*timeline_of(db, conn) == db->timeline)
+		db->met_at = evp_now(db->proxy);
+	if (lane_of(db, conn) == &db->lanes[EVP_DB_CONTROL])
 		tell_subscribers(db, false);
 }
 
