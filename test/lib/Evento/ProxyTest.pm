@@ -128,6 +128,22 @@ sub run_program
 	return ($? >> 8, $out, $err);
 }
 
+# Starts a program beside the test, with all that it prints in a file, which is there from then on; gives its process id.
+sub run_beside
+{
+	my ($log, @command) = @_;
+	PostgreSQL::Test::Utils::append_to_file($log, '');
+	my $pid = fork // croak "fork: $!";
+	if (!$pid)
+	{
+		open(STDOUT, '>', $log) or POSIX::_exit(127);
+		open(STDERR, '>&', \*STDOUT) or POSIX::_exit(127);
+		exec { $command[0] } @command or POSIX::_exit(127);
+	}
+	started($pid);
+	return $pid;
+}
+
 sub started { $pids{ $_[0] } = 1; return }
 
 sub ended { delete $pids{ $_[0] }; return }

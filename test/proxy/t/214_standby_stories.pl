@@ -4,7 +4,6 @@
 use strict;
 use warnings;
 
-use PostgreSQL::Test::Cluster;
 use Test::More;
 
 use Evento::Bundle;
@@ -14,10 +13,7 @@ use Evento::ProxyTest;
 
 my $test = Evento::ProxyTest->new(conf => "wal_level = replica\nmax_wal_senders = 5\nhot_standby = on\nhot_standby_feedback = on\n");
 my $primary = $test->node;
-$primary->backup('base');
-my $standby = PostgreSQL::Test::Cluster->new('standby');
-$standby->init_from_backup($primary, 'base', has_streaming => 1);
-$standby->start;
+my $standby = $test->standby;
 
 my $hosts = sprintf 'host=%s,%s port=%s,%s dbname=postgres user=proxy', $primary->host, $standby->host, $primary->port, $standby->port;
 my ($one, $two) = map { $test->start(flags => { database => $hosts, 'read-from' => 'standby', 'standby-lag' => '60min', 'story-cache' => '1MB' }) } 1 .. 2;

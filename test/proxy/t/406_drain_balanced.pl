@@ -23,21 +23,6 @@ my %tls = ('tls-cert' => $cert, 'tls-key' => $key, 'tls-ca' => $ca->ca, 'bundle-
 
 use constant { HANDLERS => 20, CONNECTIONS => 150 };
 
-# Starts a program with its output in a file; gives its process id.
-sub run_in_background
-{
-	my ($log, @command) = @_;
-	my $pid = fork // die "fork: $!";
-	if (!$pid)
-	{
-		open(STDOUT, '>', $log) or POSIX::_exit(127);
-		open(STDERR, '>&', \*STDOUT) or POSIX::_exit(127);
-		exec { $command[0] } @command or POSIX::_exit(127);
-	}
-	Evento::ProxyTest::started($pid);
-	return $pid;
-}
-
 for my $with (0, 1)
 {
 	my $how = $with ? 'TLS' : 'clear';
@@ -48,7 +33,7 @@ for my $with (0, 1)
 	}
 	my $balancer = Evento::Balancer->new(@proxy);
 	my $log = "$PostgreSQL::Test::Utils::log_path/sim-$how.log";
-	my $load = run_in_background($log, $sim, '--proxies', "127.0.0.1:$balancer->{bundles}", '--handlers', HANDLERS, '--callers', CONNECTIONS, '--connections', CONNECTIONS,
+	my $load = Evento::ProxyTest::run_beside($log, $sim, '--proxies', "127.0.0.1:$balancer->{bundles}", '--handlers', HANDLERS, '--callers', CONNECTIONS, '--connections', CONNECTIONS,
 		'--rate', 300, '--seconds', 20, '--run', 'drain' . lc $how, $with ? ('--tls-ca', $ca->ca) : ());
 	my $sessions = sub { my ($sum) = (0); $sum += $_->metric('sessions') for grep { $_->running } @proxy; return $sum };
 	ok($proxy[0]->wait_for(sub { $sessions->() >= HANDLERS + CONNECTIONS }, 60), "$how: all bundles are connected") or diag($sessions->());

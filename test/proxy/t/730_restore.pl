@@ -41,15 +41,7 @@ my $followers = Evento::Followers->new(proxies => \@proxy, connstr => $node->con
 
 # Bundles of a simulator, which checks every answer and every event by itself, until it is told to end.
 my $sim_log = "$dir/sim.log";
-append_to_file($sim_log, '');
-my $sim_pid = fork // die "fork: $!";
-if (!$sim_pid)
-{
-	open(STDOUT, '>', $sim_log) or POSIX::_exit(127);
-	open(STDERR, '>&', \*STDOUT) or POSIX::_exit(127);
-	exec $sim, '--proxies', join(',', map { "127.0.0.1:$_->{port}" } @proxy), '--callers', 8, '--seconds', 3600, '--rate', 25, '--timeout', 120_000 or POSIX::_exit(127);
-}
-Evento::ProxyTest::started($sim_pid);
+my $sim_pid = Evento::ProxyTest::run_beside($sim_log, $sim, '--proxies', join(',', map { "127.0.0.1:$_->{port}" } @proxy), '--callers', 8, '--seconds', 3600, '--rate', 25, '--timeout', 120_000);
 ok($proxy[0]->wait_for(sub { slurp_file($sim_log) =~ /^ready/m }, 60), 'a simulator plays bundles');
 
 # What runs beside the test's own steps.

@@ -16,23 +16,8 @@ my $dir = PostgreSQL::Test::Utils::tempdir();
 my $test = Evento::ProxyTest->new;
 my @proxy = map { $test->start } 1 .. 3;
 
-sub run_in_background
-{
-	my ($log, @command) = @_;
-	append_to_file($log, '');
-	my $pid = fork // die "fork: $!";
-	if (!$pid)
-	{
-		open(STDOUT, '>', $log) or POSIX::_exit(127);
-		open(STDERR, '>&', \*STDOUT) or POSIX::_exit(127);
-		exec { $command[0] } @command or POSIX::_exit(127);
-	}
-	Evento::ProxyTest::started($pid);
-	return $pid;
-}
-
 # What a request that was under way at a proxy that is killed comes to, nobody can tell its caller: such may fail, and nothing else.
-my $sim_pid = run_in_background("$dir/sim.log", $sim, '--proxies', join(',', map { "127.0.0.1:$_->{port}" } @proxy), '--callers', 8, '--connections', 6, '--consumers', 2,
+my $sim_pid = Evento::ProxyTest::run_beside("$dir/sim.log", $sim, '--proxies', join(',', map { "127.0.0.1:$_->{port}" } @proxy), '--callers', 8, '--connections', 6, '--consumers', 2,
 	'--seconds', 3600, '--rate', 20, '--timeout', 8000, '--allow-failures');
 ok($proxy[0]->wait_for(sub { slurp_file("$dir/sim.log") =~ /^ready run (\S+)/m }, 60), 'a simulator that lists three proxies plays bundles');
 my ($run) = slurp_file("$dir/sim.log") =~ /^ready run (\S+)/m;
@@ -48,7 +33,7 @@ while [ ! -e "$1/stop" ]; do
 done
 SH
 $ENV{PROXIES} = join ' ', map { "127.0.0.1:$_->{http}" } @proxy;
-my $curl_pid = run_in_background("$dir/append.log", 'sh', '-u', "$dir/append.sh", $dir);
+my $curl_pid = Evento::ProxyTest::run_beside("$dir/append.log", 'sh', '-u', "$dir/append.sh", $dir);
 
 sub told { return -e "$dir/told" ? slurp_file("$dir/told") + 0 : 0 }
 

@@ -46,26 +46,11 @@ my @proxy = map { $test->start(flags => { database => $database, 'bundle-address
 pass('proxies find the database by its name, at the last of its addresses');
 is(`psql -XAtd '$database' -c 'SELECT inet_server_addr()'`, "127.0.2.3\n", 'psql does');
 
-sub run_in_background
-{
-	my ($log, @command) = @_;
-	append_to_file($log, '');
-	my $pid = fork // die "fork: $!";
-	if (!$pid)
-	{
-		open(STDOUT, '>', $log) or POSIX::_exit(127);
-		open(STDERR, '>&', \*STDOUT) or POSIX::_exit(127);
-		exec { $command[0] } @command or POSIX::_exit(127);
-	}
-	Evento::ProxyTest::started($pid);
-	return $pid;
-}
-
 # ---- clients find the proxies by their name ----
 
 # Each of its connections begins with another of the addresses.
 Evento::Names::set(%names, fixed => 1);
-my $sim_pid = run_in_background("$dir/sim.log", $sim, '--proxies', "proxies.test:$port", '--callers', 8, '--connections', 6, '--consumers', 2,
+my $sim_pid = Evento::ProxyTest::run_beside("$dir/sim.log", $sim, '--proxies', "proxies.test:$port", '--callers', 8, '--connections', 6, '--consumers', 2,
 	'--seconds', 3600, '--rate', 20, '--timeout', 8000, '--allow-failures');
 ok($proxy[0]->wait_for(sub { slurp_file("$dir/sim.log") =~ /^ready run (\S+)/m }, 60), 'a simulator that knows the name plays bundles');
 my ($run) = slurp_file("$dir/sim.log") =~ /^ready run (\S+)/m;
