@@ -126,6 +126,7 @@ OBJS = \
 	extension/json.o \
 	extension/key_ops.o \
 	extension/launcher.o \
+	extension/presence.o \
 	extension/read.o \
 	extension/rows.o \
 	extension/sequencer.o \

@@ -14,6 +14,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "replication/message.h"
+#include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/wait_event.h"
@@ -53,6 +54,13 @@
 #define evento_rel_locator(rel) ((rel)->rd_locator)
 #else
 #define evento_rel_locator(rel) ((rel)->rd_node)
+#endif
+
+/* 17 asks whether a stronger lock counts. */
+#if PG_VERSION_NUM >= 170000
+#define evento_lock_held_by_me(tag, mode) LockHeldByMe(tag, mode, false)
+#else
+#define evento_lock_held_by_me(tag, mode) LockHeldByMe(tag, mode)
 #endif
 
 /* The place of this process in the array of processes; below MaxBackends for sessions and workers. */

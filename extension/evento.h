@@ -567,6 +567,7 @@ typedef struct EventoDb
 	char		worker_error[EVENTO_ERROR_SIZE];	/* the tranche's lock; '' : none */
 	TimestampTz worker_error_at;	/* the tranche's lock */
 	pg_atomic_uint64 keep_off_until;	/* TimestampTz; no worker is started before */
+	pg_atomic_uint64 proxies_since; /* TimestampTz of the first renewal of a proxy, 0: none yet */
 	pg_atomic_uint32 heads_epoch;	/* entries of heads.c with another one are void */
 	pg_atomic_uint32 seeded;	/* the sequence for which counter is right, or InvalidOid */
 	char		pad1[PG_CACHE_LINE_SIZE];

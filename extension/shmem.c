@@ -93,6 +93,7 @@ init_db(EventoDb *db, Oid dboid)
 	db->worker_error[0] = '\0';
 	db->worker_error_at = 0;
 	pg_atomic_init_u64(&db->keep_off_until, 0);
+	pg_atomic_init_u64(&db->proxies_since, 0);
 	pg_atomic_init_u32(&db->heads_epoch, pg_atomic_add_fetch_u32(&shared->epochs, 1));
 	pg_atomic_init_u32(&db->seeded, InvalidOid);
 	pg_atomic_init_u64(&db->counter, 0);

@@ -6,7 +6,8 @@
  *
  *    A ticket that is granted while its holder waits is announced by NOTIFY
  *    evento_lock; since a notification may be lost with its connection, all
- *    waiting tickets are also asked after once a second.
+ *    waiting tickets are also asked after once a second.  Nobody announces that
+ *    a proxy has died: while one may have, they are asked after more often.
  */
 #include "locks.h"
 
@@ -31,6 +32,8 @@
 #define KINDS			3		/* of statements: give back, ask after, take */
 #define SWEEP_MS		100
 #define POLL_MS			1000
+#define HURRY_MS		200
+#define HURRY_FOR_MS	3000	/* a killed proxy's locks are free a second after its last renewal */
 #define BACKOFF_LEAST	10
 #define BACKOFF_MOST	500
 #define KEEP_FOR_MS		60000	/* how long a lost connection may bring tickets that nobody knows */
@@ -83,6 +86,7 @@ struct evp_locks
 	unsigned	turn_of;		/* which kind of statement is asked for first next */
 	uint64_t	up_at;			/* when the database was last seen up */
 	uint64_t	poll_at;
+	uint64_t	hurry_until;
 	uint64_t	keep_at;		/* when to give back unknown tickets next, 0: not needed */
 	uint64_t	keep_until;
 	evp_buf_t	names;
@@ -651,12 +655,19 @@ on_sweep(uv_timer_t *timer)
 	}
 	if (now >= locks->poll_at)
 	{
-		locks->poll_at = now + POLL_MS;
+		locks->poll_at = now + (now < locks->hurry_until ? HURRY_MS : POLL_MS);
 		poll_all(locks);
 	}
 	evp_turn_wake(&locks->turn);
 	if (locks->count == 0 && locks->keep_at == 0 && !locks->stopped)
 		uv_timer_stop(&locks->sweep);
+}
+
+void
+evp_locks_hurry(evp_locks_t *locks)
+{
+	locks->hurry_until = evp_now(locks->proxy) + HURRY_FOR_MS;
+	locks->poll_at = 0;
 }
 
 size_t

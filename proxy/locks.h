@@ -26,6 +26,9 @@ evp_locks_t *evp_locks_new(evp_proxy_t *proxy);
 void evp_locks_stop(evp_locks_t *locks);
 void evp_locks_free(evp_locks_t *locks);
 
+/* A proxy may have died: what waits is asked after more often for some time, for the database knows sooner than its lease tells. */
+void evp_locks_hurry(evp_locks_t *locks);
+
 /* How many are asked for or held. */
 size_t evp_locks_count(const evp_locks_t *locks);
 

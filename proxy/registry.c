@@ -13,6 +13,7 @@
 #include "catalogue.h"
 #include "db.h"
 #include "link.h"
+#include "locks.h"
 #include "log.h"
 #include "metrics.h"
 #include "pg_array.h"
@@ -29,6 +30,7 @@
  * time may be late or lost. */
 #define RENEW_MS		1000
 #define LEASE_OK_MS		2500
+#define LEASE_LOST_MS	500		/* the same where the control connection was lost: others may have the locks after 1 s */
 #define LEAVE_MS		1000
 #define COMPLAIN_MS		10000	/* the same complaint is logged once in that time */
 #define MAX_SECRET		64
@@ -639,8 +641,10 @@ evp_registry_proxy_id(const evp_registry_t *r)
 bool
 evp_registry_lease_ok(const evp_registry_t *r)
 {
+	bool		connected = !r->unsure && evp_db_is_up(r->proxy->db);
+
 	/* By the clock itself: the loop's time stands still in a long turn, and while the process is stopped in one. */
-	return r->registered && uv_hrtime() / 1000000 - r->renewed_at < LEASE_OK_MS;
+	return r->registered && uv_hrtime() / 1000000 - r->renewed_at < (connected ? LEASE_OK_MS : LEASE_LOST_MS);
 }
 
 uint64_t
@@ -692,6 +696,11 @@ evp_registry_proxy_found(evp_registry_t *r, int64_t proxy_id)
 void
 evp_registry_proxy_lost(evp_registry_t *r, int64_t proxy_id)
 {
+	const evp_peer_t *peer = evp_members_peer(r->members, proxy_id);
+
+	/* One that is only tried in vain was not here. */
+	if (peer != NULL && peer->linked)
+		evp_locks_hurry(r->proxy->locks);
 	evp_members_proxy_lost(r->members, proxy_id, evp_now(r->proxy));
 }
 

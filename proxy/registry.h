@@ -29,7 +29,7 @@ void evp_registry_leave(evp_registry_t *registry, evp_registry_left_cb done, voi
 
 /* This proxy's number in the database, 0 while it is not registered. */
 int64_t evp_registry_proxy_id(const evp_registry_t *registry);
-/* False once the lease was not renewed for 2.5 s: start nothing under a lock. */
+/* False once the lease was not renewed for 2.5 s, or, with the control connection lost, for 0.5 s: start nothing under a lock. */
 bool evp_registry_lease_ok(const evp_registry_t *registry);
 /*
  * Pictures that have been asked for so far; and whether one has come that was asked for since there were so many: who is in

@@ -1751,6 +1751,14 @@ CREATE FUNCTION _numbers_check() RETURNS void
   LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_numbers_check_sql';
 COMMENT ON FUNCTION _numbers_check() IS 'Before numbers of proxies and sessions are given: sees to it that they lie behind all that were given before a promotion, a restore or a copy, and that the commit waits for the disk.';
 
+CREATE FUNCTION _proxy_stays(proxy_id bigint) RETURNS void
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'evento_proxy_stays';
+COMMENT ON FUNCTION _proxy_stays(bigint) IS 'This session is that proxy''s control connection: a lock that it holds to its end shows that the proxy is there.';
+
+CREATE FUNCTION _proxy_gone(proxy_id bigint) RETURNS boolean
+  LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT AS 'MODULE_PATHNAME', 'evento_proxy_gone';
+COMMENT ON FUNCTION _proxy_gone(bigint) IS 'Whether a proxy has no control connection here. False in the first two seconds after a start or a promotion, in which proxies come back.';
+
 -- The calls of a proxy.  NOTIFY is used where the cluster changes, never by an append.
 
 CREATE FUNCTION _proxy_register(name text, advertised text, internal text, http text, version text, replaces bigint DEFAULT NULL,
@@ -1772,6 +1780,7 @@ BEGIN
     VALUES (pg_catalog.decode(pg_catalog.replace(pg_catalog.gen_random_uuid()::text || pg_catalog.gen_random_uuid()::text, '-', ''), 'hex'))
     ON CONFLICT DO NOTHING;
   SELECT s.secret INTO _proxy_register.secret FROM _secret s;
+  PERFORM _proxy_stays(_proxy_register.proxy_id);
   PERFORM pg_catalog.pg_notify('evento_cluster', '');
 END
 $$;
@@ -1792,10 +1801,11 @@ BEGIN
   -- that is no more would keep its locks until then.
   UPDATE _proxies p SET renewed_at = pg_catalog.clock_timestamp()
    WHERE p.proxy_id = ANY (ARRAY(SELECT f.proxy_id FROM _proxies f WHERE f.renewed_at > pg_catalog.clock_timestamp() + interval '1 second' FOR UPDATE SKIP LOCKED));
+  PERFORM _proxy_stays(_proxy_renew.proxy_id);
   RETURN true;
 END
 $$;
-COMMENT ON FUNCTION _proxy_renew(bigint, jsonb) IS 'Renews a proxy''s registration for 5 s. False where it ran out or is gone: the proxy registers again. A registration of another whose time lies ahead of the clock runs out 5 s from now.';
+COMMENT ON FUNCTION _proxy_renew(bigint, jsonb) IS 'Renews a proxy''s registration for 5 s. To be called over its control connection: where that ends and no other renewal follows within a second, others may take its locks. False where it ran out or is gone: the proxy registers again. A registration of another whose time lies ahead of the clock runs out 5 s from now.';
 
 CREATE FUNCTION _proxy_leave(proxy_id bigint) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
@@ -1972,7 +1982,9 @@ BEGIN
    WHERE l.name = _lock_grant.name
      AND ((l.fence IS NULL AND l.deadline <= pg_catalog.clock_timestamp())
           OR NOT EXISTS (SELECT FROM _proxies p WHERE p.proxy_id = l.proxy_id
-                            AND p.renewed_at > pg_catalog.clock_timestamp() - interval '5 seconds'));
+                            AND CASE WHEN p.renewed_at > pg_catalog.clock_timestamp() - interval '1 second' THEN true
+                                     WHEN p.renewed_at > pg_catalog.clock_timestamp() - interval '5 seconds' THEN NOT _proxy_gone(p.proxy_id)
+                                     ELSE false END));
   IF EXISTS (SELECT FROM _locks l WHERE l.name = _lock_grant.name AND l.fence IS NOT NULL) THEN
     RETURN;
   END IF;
@@ -1983,7 +1995,7 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION _lock_grant(text) IS 'Hands a lock that nobody holds to the first ticket. The caller has its key.';
+COMMENT ON FUNCTION _lock_grant(text) IS 'Hands a lock that nobody holds to the first ticket. The caller has its key. Tickets are void of a proxy that has not renewed for 5 s, and, where it has no control connection either, for 1 s.';
 
 CREATE FUNCTION _lock_take(proxy_id bigint, names text[], timeouts bigint[])
   RETURNS TABLE (ticket bigint, fence bigint)

@@ -139,14 +139,14 @@ SELECT results_eq('SELECT ticket FROM evento._locks', format('VALUES (%s::bigint
 -- rows of a lock change under the key that an append to the stream of its name takes
 BEGIN;
 SELECT evento._lock_key('k') \gset
-SELECT is((SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted), 1::bigint, '_lock_key takes one lock');
+SELECT is((SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND pid = pg_backend_pid() AND granted), 1::bigint, '_lock_key takes one lock');
 SELECT evento.append('k', 'T', '1') \gset
-SELECT is((SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted), 1::bigint, 'the same as an append to the stream');
+SELECT is((SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND pid = pg_backend_pid() AND granted), 1::bigint, 'the same as an append to the stream');
 SELECT evento.append('kk', 'T', '1') \gset
-SELECT is((SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted), 2::bigint, 'another stream has another');
+SELECT is((SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND pid = pg_backend_pid() AND granted), 2::bigint, 'another stream has another');
 SELECT is((SELECT count(*) FROM pg_locks a, pg_locks b WHERE a.locktype = 'advisory' AND a.pid = pg_backend_pid() AND a.objsubid IN (1, 2)), 0::bigint, 'none that pg_advisory_lock could mean');
 COMMIT;
-SELECT is((SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), 0::bigint, 'given back with the transaction');
+SELECT is((SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND pid = pg_backend_pid()), 0::bigint, 'given back with the transaction');
 
 -- ---- notifications ----
 
