@@ -13,7 +13,7 @@
 #   make check-asserts        runs them on a server that checks itself
 #   make check-valgrind       runs those in SQL on a server under valgrind
 #   make check-docker         runs the compose files of docker/ [RELEASES='bookworm trixie']
-#   make chaos [SECONDS=600] [SEED=…]    breaks a cluster at random for so long
+#   make chaos [SECONDS=600] [SEED=…]    breaks a cluster at random for so long [KINDS='disk|clock': only so]
 #   make fuzz [SECONDS=60]    feeds the proxy's parsers with what libFuzzer makes up, each for so long
 #   make bench [BENCH=name]   measures
 #   make progress [RUNS=3]    measures how long callers wait for a success while something fails
@@ -32,6 +32,7 @@ BENCH ?=
 RUNS ?= 3
 SECONDS ?= $(if $(filter chaos,$(MAKECMDGOALS)),600,60)
 SEED ?= random
+KINDS ?=
 PROXY ?= yes
 VERSIONS ?= 15 17 18
 RELEASES ?= bookworm trixie
@@ -76,7 +77,7 @@ check-docker:
 
 chaos:
 	@env PG_CONFIG='$(PG_CONFIG)' '$(here)/.ci/deps' build check
-	@exec env TESTS=test/chaos/t/001_chaos EVENTO_CHAOS_SECONDS='$(SECONDS)' EVENTO_CHAOS_SEED='$(SEED)' PG_CONFIG='$(PG_CONFIG)' \
+	@exec env TESTS=test/chaos/t/001_chaos EVENTO_CHAOS_SECONDS='$(SECONDS)' EVENTO_CHAOS_SEED='$(SEED)' EVENTO_CHAOS_KINDS='$(KINDS)' PG_CONFIG='$(PG_CONFIG)' \
 		perl '$(here)/test/lib/check.pl' --logs=chaos --follow --timeout=$$(($(SECONDS) * 2 + 900))
 
 run:

@@ -224,7 +224,7 @@ if ($why)
 }
 elsif (grep { wanted($_) } 'switchover', 'primary killed')
 {
-	$cluster = Evento::Patroni->new(nodes => 3, ttl => 10, loop_wait => 2, retry_timeout => 4, synchronous_mode => 'true', synchronous_mode_strict => $strict);
+	$cluster = Evento::Patroni->new(nodes => 3, ttl => 10, loop_wait => 2, retry_timeout => 4, synchronous_mode_strict => $strict);
 	$cluster->start_all(120) or BAIL_OUT(join "\n", map { $cluster->log($_) } $cluster->names);
 	$cluster->sql('CREATE EXTENSION evento; CREATE ROLE proxy LOGIN IN ROLE evento_proxy');
 	$test = Evento::ProxyTest->new(node => $cluster);

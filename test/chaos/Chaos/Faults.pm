@@ -7,8 +7,12 @@ use warnings;
 
 use Carp qw(croak);
 use Time::HiRes qw(sleep time);
+use Time::Local qw(timegm);
 
 use Chaos::Clock;
+use Evento::Patroni;
+
+use constant FELT => 60;    # seconds for a fault to be felt, from its end on where it was not by then; generous, since the machine may be busy
 
 my %do = (
 	'primary powered off' => \&primary_powered_off,
@@ -21,7 +25,10 @@ my %do = (
 	'standby frozen' => sub { $_[0]->frozen($_[0]->synchronous, $_[1]) },
 	'standby powered off' => sub { $_[0]->powered_off($_[0]->synchronous, $_[1]) },
 	'every node alone' => sub { my ($self, $f) = @_; $self->cut($f, 'to', $self->{nodes}, $self->{nodes}) },
-	'disk full' => \&disk_full,
+	'majority cut from all others' => sub { my ($self, $f) = @_; $self->split($f, $self->primary, @{ $self->{proxies}{names} }) },
+	'all split in two' => sub { my ($self, $f) = @_; $self->split($f, $self->primary, "proxy$f->{proxy}") },
+	'disk full' => sub { my ($self, $f) = @_; $self->disk_full($f, $f->{way} eq 'to' ? $self->primary : $self->synchronous) },
+	'no space for WAL' => sub { my ($self, $f) = @_; $self->disk_full($f, $self->primary, 1) },
 	'clock of a node' => sub { my ($self, $f) = @_; $self->clock("pg$f->{node}", $self->{clocks}{"pg$f->{node}"}, $f) },
 	'etcd killed' => \&etcd_killed,
 	'switchover' => \&switchover,
@@ -90,13 +97,33 @@ sub cut
 	return @$these > 1 ? 'all' : "$these->[0], $way";
 }
 
+# Some nodes and proxies on one side, all others on the other one.
+sub split
+{
+	my ($self, $fault, @these) = @_;
+	my %these = map { ($_ => 1) } @these;
+	$self->cut($fault, 'both', \@these, [ grep { !$these{$_} } @{ $self->{nodes} }, @{ $self->{proxies}{names} } ]);
+	return "@these";
+}
+
 sub clock
 {
 	my ($self, $name, $clock, $fault) = @_;
 	$clock->set($fault->{offset});
 	sleep $fault->{hold};
+	push @{ $self->{wrong} }, "the clock of $name stays as it is"
+	  if !Evento::Patroni::until_true(FELT, sub { my $off = $self->off($name); defined $off && abs($off - $fault->{offset}) < FELT });
 	$clock->set('+0');
 	return "$name, $fault->{offset} s";
+}
+
+# How far the clock of a node's PostgreSQL is off, or a proxy's, as it writes its log; undef where it does not say.
+sub off
+{
+	my ($self, $name) = @_;
+	return eval { $self->{database}->sql('SELECT extract(epoch FROM clock_timestamp())', $name) - time } if grep { $_ eq $name } @{ $self->{nodes} };
+	my ($y, $mo, $d, $h, $mi, $s) = $self->{proxies}->log($name) =~ /.*^(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)/ms or return;
+	return timegm($s, $mi, $h, $d, $mo - 1, $y) - time;
 }
 
 # ---- the database ----
@@ -144,11 +171,11 @@ sub etcd_killed
 	return $name;
 }
 
-# Of the primary or of its synchronous standby.
+# WAL goes to segments that are there until new ones are made, so a server that is to find no place for it has to be driven there.
 sub disk_full
 {
-	my ($self, $fault) = @_;
-	my $name = $fault->{way} eq 'to' ? $self->primary : $self->synchronous;
+	my ($self, $fault, $name, $with_wal) = @_;
+	my $said = length $self->{database}->log($name);
 	my $file = "$self->{disks}{$name}/ballast";
 	open(my $fh, '>', $file) or croak "$file: $!";
 	my $block = "\1" x (1 << 20);
@@ -158,7 +185,14 @@ sub disk_full
 		substr($block, length($block) / 2) = '' if !defined syswrite $fh, $block;
 	}
 	close $fh;
+	my $what = $with_wal ? qr/PANIC: .*No space left on device/ : qr/No space left on device/;
+	my $felt = sub { return substr($self->{database}->log($name), $said) =~ $what };
+	Evento::Patroni::until_true(FELT, sub {
+			eval { $self->{database}->sql(q(SELECT pg_logical_emit_message(false, 'chaos', 'begins a segment'), pg_switch_wal()), $name) };
+			return $felt->();
+		}) if $with_wal;
 	sleep $fault->{hold};
+	push @{ $self->{wrong} }, "the disk of $name is full, and nothing comes of it" if !Evento::Patroni::until_true(FELT, $felt);
 	unlink $file or croak "$file: $!";
 	return $name;
 }

@@ -5,6 +5,7 @@
 #	S at n caller kind stream timeout	a caller sends command n for the first time
 #	R at n								and again, with the same correlationId
 #	A at n try revision					its answer
+#	L at n try revision					another one, or one that came too late; n is 0 where nobody has asked
 #	F at n why							it was refused, or failed
 #	G at n								the caller has given it up
 #	C at consumer from					a consumer goes on from its checkpoint
@@ -121,14 +122,24 @@ sub take_answer
 	return $self->take_events($end, $rsp) if $end->{kind} eq 'consumer';
 	my $c = $end->{open}{ $rsp->{correlationId} };
 	$self->SUPER::take_answer($end, $rsp);
-	if (!$c) { return }
-	elsif (defined $c->{object})
+	if (!$c)
 	{
-		my ($try, $revision) = $c->{object} =~ /"try":(\d+),"revision":(\d+)/ or die "an answer is not what a handler gives: $c->{object}\n";
-		$self->write('A', now(), $c->{n}, $try, $revision);
+		my $object = defined $rsp->{failure} ? undef : Evento::Traffic::object_of($rsp);
+		my $asked = $self->{by_id}{ $rsp->{correlationId} };
+		$self->write('L', now(), $asked ? $asked->{n} : 0, in_answer($object)) if defined $object || !$asked;
 	}
+	elsif (defined $c->{object}) { $self->write('A', now(), $c->{n}, in_answer($c->{object})) }
 	else { $self->write('F', now(), $c->{n}, $c->{failure} =~ s/\s+/ /gr) }
 	return;
+}
+
+# Which try of a handler an answer is, and the revision that it has counted.
+sub in_answer
+{
+	my ($object) = @_;
+	return (0, 0) if !defined $object;
+	my @what = $object =~ /"try":(\d+),"revision":(\d+)/ or die "an answer is not what a handler gives: $object\n";
+	return @what;
 }
 
 # The time is looked at where the record is: the machine may be busy.

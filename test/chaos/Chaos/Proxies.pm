@@ -24,8 +24,8 @@ sub new
 	my ($class, %opt) = @_;
 	my $self = bless { %opt, proxies => {} }, $class;
 	$self->{proxies}{$_} = { clock => Chaos::Clock->new("$opt{dir}/$_.clock") } for @{ $opt{names} };
-	# One reads from standbys what may be some time old.
-	$self->{proxies}{ $opt{names}[-1] }{flags} = [qw(--read-from standby)];
+	# The first reads from the primary, the others as docker/compose-ha.yaml has it.
+	$_->{flags} = [qw(--read-from standby --read-connections 3)] for @{ $self->{proxies} }{ @{ $opt{names} }[ 1 .. $#{ $opt{names} } ] };
 	$self->start($_) for @{ $opt{names} };
 	$self->wait_ready($_, '/readyz', 120) for @{ $opt{names} };
 	$self->start_balancer;
@@ -59,6 +59,8 @@ sub start
 		'--internal-address', $address, '--internal-port', INTERNAL, '--http-address', $address, '--http-port', HTTP, @{ $proxy->{flags} // [] });
 	return;
 }
+
+sub log { my ($self, $name) = @_; return PostgreSQL::Test::Utils::slurp_file("$self->{logs}/$name.log") }
 
 # Whether a proxy answers 200.
 sub says_well

@@ -21,7 +21,10 @@ my %database = (
 	'standby frozen' => [ 2, 10 ],
 	'standby powered off' => [ 2, 5 ],
 	'every node alone' => [ 3, 12 ],
+	'majority cut from all others' => [ 3, 16 ],
+	'all split in two' => [ 3, 16 ],
 	'disk full' => [ 4, 8 ],
+	'no space for WAL' => [ 4, 8 ],
 	'clock of a node' => [ 2, 5 ],
 	'etcd killed' => [ 2, 5 ],
 	'switchover' => [ 0, 0 ],
@@ -86,7 +89,8 @@ sub draw
 sub next
 {
 	my ($self) = @_;
-	my $name = $self->{turn}++ % 2 ? 'database' : 'other';
+	my ($name, $else) = $self->{turn}++ % 2 ? qw(database other) : qw(other database);
+	$name = $else if !@{ $self->{kinds}{$name} };
 	my $kind = $self->draw($name);
 	my ($least, $most) = @{ $database{$kind} // $other{$kind} };
 	return {

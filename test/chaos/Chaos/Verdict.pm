@@ -20,7 +20,7 @@ use Carp qw(croak);
 sub new
 {
 	my ($class, $record, $log) = @_;
-	my $self = bless { commands => {}, seen => {}, log => [], by_command => {}, repeats => 0, at => {} }, $class;
+	my $self = bless { commands => {}, seen => {}, log => [], by_command => {}, late => [], repeats => 0, at => {} }, $class;
 	$self->read_record($record);
 	for my $line (split /\n/, $log)
 	{
@@ -41,6 +41,7 @@ sub read_record
 		S => sub { my ($at, $n, $caller, $kind, $stream) = @_; $commands->{$n} = { n => $n, sent => $at, caller => $caller, kind => $kind, stream => $stream } },
 		R => sub { $self->{repeats}++ },
 		A => sub { my ($at, $n, $try, $revision) = @_; @{ $commands->{$n} }{qw(answered try revision)} = ($at, $try, $revision); push @{ $self->{at}{ $commands->{$n}{caller} } }, $at },
+		L => sub { my ($at, $n, $try, $revision) = @_; push @{ $self->{late} }, { n => $n, try => $try, revision => $revision } },
 		F => sub { my ($at, $n, @why) = @_; $commands->{$n}{failure} = "@why" },
 		G => sub { },
 		C => sub { my ($at, $consumer, $from) = @_; push @{ $self->{seen}{$consumer} }, { from => $from } },
@@ -60,7 +61,7 @@ sub read_record
 sub lost
 {
 	my ($self) = @_;
-	return map { "t$_->{n} of $_->{caller} on $_->{stream}" } grep { $_->{answered} && !$self->{by_command}{ $_->{n} } } $self->commands;
+	return map { "t$_->{n} of $_->{caller} on $_->{stream}" } grep { !$self->{by_command}{ $_->{n} } } $self->with_answers;
 }
 
 sub twice
@@ -70,7 +71,15 @@ sub twice
 	return map { "t$_, at positions " . join(' and ', map { $_->{position} } @{ $by->{$_} }) } grep { @{ $by->{$_} } > 1 } sort { $a <=> $b } keys %$by;
 }
 
-# Events that nobody has asked for, or elsewhere, or not as they were answered.
+# Commands that have an answer, be it one that came when their caller had given them up.
+sub with_answers
+{
+	my ($self) = @_;
+	my %late = map { ($_->{n} => 1) } @{ $self->{late} };
+	return grep { $_->{answered} || $late{ $_->{n} } } $self->commands;
+}
+
+# Events that nobody has asked for, or elsewhere, or not as they were answered; and answers that are not what was asked or stored.
 sub different
 {
 	my ($self) = @_;
@@ -83,6 +92,15 @@ sub different
 		elsif ($c->{answered} && ($c->{try} != $e->{try} || $c->{revision} != $e->{revision}))
 		{
 			push @found, "$e->{tag}: answered try $c->{try} revision $c->{revision}, stored try $e->{try} revision $e->{revision}";
+		}
+	}
+	for my $answer (@{ $self->{late} })
+	{
+		my $e = ($self->{by_command}{ $answer->{n} } // [])->[0];
+		if (!$self->{commands}{ $answer->{n} }) { push @found, 'an answer that nobody has asked for' }
+		elsif ($e && ($answer->{try} != $e->{try} || $answer->{revision} != $e->{revision}))
+		{
+			push @found, "$e->{tag}: another answer, try $answer->{try} revision $answer->{revision}, stored try $e->{try} revision $e->{revision}";
 		}
 	}
 	return @found;
@@ -155,14 +173,14 @@ sub failures
 	return %why;
 }
 
-# The longest time that any caller was without a success between two times.
+# The longest time that any caller was without a success between its last one before a time and another time.
 sub longest_gap
 {
 	my ($self, $from, $to) = @_;
 	my $longest = 0;
 	for my $at (values %{ $self->{at} })
 	{
-		my $last = $from;
+		my $last = (grep { $_ <= $from } @$at)[-1] // $from;
 		for my $t (grep({ $_ > $from && $_ < $to } @$at), $to)
 		{
 			$longest = $t - $last if $t - $last > $longest;

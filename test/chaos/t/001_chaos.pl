@@ -6,7 +6,8 @@
 #   long callers were without progress, by kind of fault.
 #
 #   EVENTO_CHAOS_SECONDS: for how long; EVENTO_CHAOS_SEED: a number, which gives
-#   the same faults again, or "random".
+#   the same faults again, or "random"; EVENTO_CHAOS_KINDS: only kinds of faults
+#   that match this pattern.
 use strict;
 use warnings;
 
@@ -37,11 +38,13 @@ use constant {
 	DISK => 600,           # MB for each node of the database
 	AGAIN => 120,          # seconds for callers to get through again; generous, since the machine may be busy
 	WHOLE => 90,           # and for a node to come back, before it is made anew
+	EVENTS => q(SELECT position, stream, version, data->>'tag', data->>'try', data->>'revision' FROM evento.events ORDER BY position),
 };
 
 my $seconds = $ENV{EVENTO_CHAOS_SECONDS} || 60;
 my $seed = $ENV{EVENTO_CHAOS_SEED} // 20;
 $seed = (time ^ $$ << 8) & 0x7fffffff if $seed eq 'random';
+my $kinds = qr/@{[ $ENV{EVENTO_CHAOS_KINDS} || '.' ]}/;
 # A run of ten minutes and more is held to these; a shorter one may be on a slow machine.
 my ($least_faults, $least_answered) = $seconds >= 600 ? (40, 10_000) : (3, 5 * $seconds);
 
@@ -85,16 +88,15 @@ sub start_all
 		mkdir $disk{$name} or die "$disk{$name}: $!";
 		# In the mount namespace of this program, with which it ends.
 		my $said = `mount -t tmpfs -o size=@{[DISK]}m,mode=0700 evento-chaos '$disk{$name}' 2>&1`;
-		push @without, 'disk full' if $? != 0;
+		push @without, 'disk full', 'no space for WAL' if $? != 0;
 		diag("no disk of its own for $name: $said") if $? != 0;
 		$clock{$name} = Chaos::Clock->new("$dir/$name.clock");
 	}
 	push @without, 'clock of a node', 'clock of a proxy' if Chaos::Clock::why_not();
+	# Quicker than docker/postgres/patroni.yaml, so that ten minutes have more faults, and with little WAL, since disks are small.
 	$database = Evento::Patroni->new(
-		nodes => 3, etcds => 3, network => Chaos::Network::network(), ttl => 10, loop_wait => 2, retry_timeout => 4, failsafe_mode => 'true',
-		synchronous_mode => 'true', synchronous_mode_strict => 'true',
+		nodes => 3, etcds => 3, network => Chaos::Network::network(), ttl => 10, loop_wait => 2, retry_timeout => 4,
 		places => [ map { { address => $network->address($_), within => [ $network->within($_) ], data => "$disk{$_}/data", bin => programs($_) } } @nodes ],
-		# A standby that says nothing any more is given up before long.
 		parameters => "    wal_sender_timeout: 5s\n    wal_receiver_timeout: 5s\n    wal_keep_size: 64MB\n    max_wal_size: 128MB\n    log_min_messages: info\n");
 	$database->start_all(240) or BAIL_OUT(join "\n", map { $database->log($_) } $database->names);
 	$database->sql('CREATE EXTENSION evento; CREATE ROLE proxy LOGIN IN ROLE evento_proxy');
@@ -107,7 +109,7 @@ sub start_all
 # Faults until the time is up: each once more when every caller gets through again.  Gives them with their times.
 sub break_things
 {
-	my $schedule = Chaos::Schedule->new($seed, @without);
+	my $schedule = Chaos::Schedule->new($seed, @without, grep { $_ !~ $kinds } Chaos::Schedule::kinds());
 	my $until = time + $seconds;
 	my @done;
 	while (time < $until)
@@ -157,9 +159,10 @@ sub verify
 	my (@done) = @_;
 	ok(whole(), 'every node of the database is there in the end');
 	ok($load->finish, 'the load ends: nothing stays open, and consumers come to its end') or diag(PostgreSQL::Test::Utils::slurp_file($load->{errors}));
-	is(join('; ', $faults->wrong), '', 'proxies end in order, and what Patroni is told it does');
+	is(join('; ', $faults->wrong), '', 'proxies end in order, what Patroni is told it does, and clocks and disks are as faults have them');
 	$database->sql('CALL evento.wait(NULL)');
-	my $log = $database->sql(q(SELECT position, stream, version, data->>'tag', data->>'try', data->>'revision' FROM evento.events ORDER BY position));
+	my $log = $database->sql(EVENTS);
+	is(join(' ', grep { my $name = $_; !Evento::Patroni::until_true(WHOLE, sub { $database->sql(EVENTS, $name) eq $log }) } @nodes), '', 'all nodes of the database have the same log');
 	my $verdict = Chaos::Verdict->new($load->{file}, $log);
 	none('every answered command is in the log', $verdict->lost);
 	none('no command is there twice', $verdict->twice);
@@ -201,7 +204,7 @@ sub report
 	return;
 }
 
-note("seed $seed, $seconds s; the same again: make chaos SECONDS=$seconds SEED=$seed");
+note("seed $seed, $seconds s; the same again: make chaos SECONDS=$seconds SEED=$seed", $ENV{EVENTO_CHAOS_KINDS} ? " KINDS='$ENV{EVENTO_CHAOS_KINDS}'" : ());
 start_all();
 ok($load->goes_on(CALLERS, 0, AGAIN), 'there is load');
 my @done = break_things();

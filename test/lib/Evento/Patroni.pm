@@ -1,6 +1,7 @@
 # Evento::Patroni
 #   A PostgreSQL that fails over: nodes under Patroni, and etcd, as processes of
-#   the test's own, at ports of their own or at addresses of their own.
+#   the test's own, at ports of their own or at addresses of their own.  All nodes
+#   have in common what docker/postgres/patroni.yaml gives them.
 package Evento::Patroni;
 
 use strict;
@@ -43,7 +44,8 @@ sub why_not
 	return;
 }
 
-# nodes: how many; ttl, loop_wait, retry_timeout, synchronous_mode, synchronous_mode_strict, …: of Patroni (dcs).
+# nodes: how many; ttl, loop_wait, retry_timeout, synchronous_mode, synchronous_mode_strict, failsafe_mode: instead of what
+# docker/postgres/patroni.yaml has.
 # places: for each node where it is: address, within (a command before the node's programs that has them run there), data, bin;
 # etcds: how many, the first at the first node; network: from where all of them are reached; parameters: lines for PostgreSQL.
 sub new
@@ -54,7 +56,8 @@ sub new
 	my $etcds = delete $opt{etcds} // 1;
 	my $dir = PostgreSQL::Test::Utils::tempdir('patroni');
 	my $self = bless { dir => $dir, logs => $PostgreSQL::Test::Utils::log_path, nodes => {}, network => delete $opt{network} // '127.0.0.1/32',
-		parameters => delete $opt{parameters} // '', dcs => \%opt }, $class;
+		parameters => delete $opt{parameters} // '' }, $class;
+	$self->{dcs} = in_common(%opt);
 	push @clusters, $self;
 	for my $n (1 .. $nodes)
 	{
@@ -91,12 +94,24 @@ sub port { return PostgreSQL::Test::Cluster::get_free_port() }
 
 sub names { return sort keys %{ $_[0]{nodes} } }
 
+# What docker/postgres/patroni.yaml says that all nodes have in common (bootstrap, dcs), with other values for some of it.
+sub in_common
+{
+	my (%other) = @_;
+	my $file = __FILE__ =~ s{test/lib/Evento/Patroni\.pm$}{docker/postgres/patroni.yaml}r;
+	my ($text) = PostgreSQL::Test::Utils::slurp_file($file) =~ /^  dcs:\n(.*?)^  \w/ms or croak "$file has nothing that nodes have in common";
+	for my $key (sort keys %other)
+	{
+		$text =~ s/^    $key: \K.*/$other{$key}/m or croak "$file has no $key";
+	}
+	return $text;
+}
+
 sub configure
 {
 	my ($self, $name) = @_;
 	my $node = $self->{nodes}{$name};
 	my $etcd = join ',', map { "$self->{nodes}{$_}{address}:$self->{nodes}{$_}{client}" } @{ $self->{etcds} };
-	my $dcs = join '', map { "    $_: $self->{dcs}{$_}\n" } sort keys %{ $self->{dcs} };
 	my $text = <<"YAML";
 scope: evento
 name: $name
@@ -107,17 +122,7 @@ restapi:
   connect_address: $node->{address}:$node->{rest}
 bootstrap:
   dcs:
-$dcs    postgresql:
-      use_pg_rewind: true
-      use_slots: false
-      parameters:
-        shared_preload_libraries: evento
-        hot_standby_feedback: "on"
-        wal_keep_size: 256MB
-        max_connections: 80
-        # Standbys that find the new primary too early try again soon.
-        wal_retrieve_retry_interval: 500ms
-  initdb:
+$self->{dcs}  initdb:
     - encoding: UTF8
     - locale: C
     - auth: trust
@@ -230,7 +235,7 @@ sub whole
 	my $primary = $self->primary // return 0;
 	my $streaming = grep { $_->{state} eq 'streaming' } @{ $self->state($primary)->{replication} // [] };
 	my $synchronous = grep { $_->{role} eq 'sync_standby' } @{ $self->ask($primary, 'cluster')->{members} // [] };
-	return $streaming == keys(%{ $self->{nodes} }) - 1 && $synchronous == (($self->{dcs}{synchronous_mode} // '') eq 'true');
+	return $streaming == keys(%{ $self->{nodes} }) - 1 && $synchronous == ($self->{dcs} =~ /^    synchronous_mode: true$/m);
 }
 
 # Waits until code gives true; false where it does not in time.

@@ -50,7 +50,7 @@ sub moves_on
 
 for my $strict ($ENV{EVENTO_LONG} ? qw(true false) : 'true')
 {
-	$cluster = Evento::Patroni->new(nodes => 3, ttl => 10, loop_wait => 2, retry_timeout => 4, synchronous_mode => 'true', synchronous_mode_strict => $strict);
+	$cluster = Evento::Patroni->new(nodes => 3, ttl => 10, loop_wait => 2, retry_timeout => 4, synchronous_mode_strict => $strict);
 	ok($cluster->start_all(120), "three nodes under Patroni, strict: $strict") or BAIL_OUT(join "\n", map { $cluster->log($_) } $cluster->names);
 	$cluster->sql('CREATE EXTENSION evento; CREATE ROLE proxy LOGIN IN ROLE evento_proxy');
 	my $test = Evento::ProxyTest->new(node => $cluster);

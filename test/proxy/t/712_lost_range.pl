@@ -20,7 +20,7 @@ use Evento::ProxyTest;
 my $why = Evento::Patroni::why_not();
 plan skip_all => $why if $why;
 
-my $cluster = Evento::Patroni->new(nodes => 2, ttl => 10, loop_wait => 2, retry_timeout => 4);
+my $cluster = Evento::Patroni->new(nodes => 2, ttl => 10, loop_wait => 2, retry_timeout => 4, synchronous_mode => 'false', synchronous_mode_strict => 'false');
 $cluster->start_all(120) or BAIL_OUT(join "\n", map { $cluster->log($_) } $cluster->names);
 $cluster->sql('CREATE EXTENSION evento; CREATE ROLE proxy LOGIN IN ROLE evento_proxy');
 my $test = Evento::ProxyTest->new(node => $cluster);

@@ -19,7 +19,7 @@ use Evento::Traffic;
 my $why = Evento::Patroni::why_not();
 plan skip_all => $why if $why;
 
-my $cluster = Evento::Patroni->new(nodes => 3, ttl => 20, loop_wait => 2, retry_timeout => 8, synchronous_mode => 'true', synchronous_mode_strict => 'true');
+my $cluster = Evento::Patroni->new(nodes => 3, ttl => 20, loop_wait => 2, retry_timeout => 8);
 ok($cluster->start_all(120), 'three nodes under Patroni') or BAIL_OUT(join "\n", map { $cluster->log($_) } $cluster->names);
 $cluster->sql('CREATE EXTENSION evento; CREATE ROLE proxy LOGIN IN ROLE evento_proxy');
 my $test = Evento::ProxyTest->new(node => $cluster);
