@@ -14,6 +14,7 @@
 #include "../include/errcodes.h"
 #include "log.h"
 #include "metrics.h"
+#include "names.h"
 #include "pg_conn.h"
 #include "secrets.h"
 #include "turn.h"
@@ -93,6 +94,7 @@ typedef struct subscriber
 struct evp_db
 {
 	evp_proxy_t *proxy;
+	evp_names_t *names;
 	evp_pg_params_t *params;
 	evp_pg_params_t *standby_params;	/* NULL: standbys are not read from */
 	lane_t		lanes[EVP_DB_LANES];
@@ -473,7 +475,7 @@ make_lane(evp_db_t *db, evp_db_lane_t which, const char *name, unsigned count, u
 			snprintf(lane->labels[i], MAX_LABEL, "%s %u", name, i + 1);
 		else
 			snprintf(lane->labels[i], MAX_LABEL, "%s", name);
-		lane->conns[i] = evp_pg_conn_new(db->proxy->loop, params, lane->labels[i], which == EVP_DB_STANDBY ? i : 0, &owner, db);
+		lane->conns[i] = evp_pg_conn_new(db->proxy->loop, db->names, params, lane->labels[i], which == EVP_DB_STANDBY ? i : 0, &owner, db);
 		if (lane->conns[i] == NULL)
 			return false;
 		lane->count++;
@@ -509,6 +511,12 @@ evp_db_new(evp_proxy_t *proxy)
 		free(db);
 		return NULL;
 	}
+	db->names = evp_names_new(proxy->loop);
+	if (db->names == NULL)
+	{
+		evp_log(EVP_LOG_ERROR, MODULE, NULL, "out of memory");
+		return NULL;
+	}
 	evp_turn_init(&db->turn, proxy->loop, on_turn, db);
 	uv_timer_init(proxy->loop, &db->sweep);
 	db->sweep.data = db;
@@ -522,7 +530,7 @@ evp_db_new(evp_proxy_t *proxy)
 		evp_log(EVP_LOG_ERROR, MODULE, NULL, "out of memory");
 		return NULL;
 	}
-	db->scout = evp_pg_conn_new_scout(proxy->loop, db->params, "scout", &scout_owner, db, SCOUT_MS);
+	db->scout = evp_pg_conn_new_scout(proxy->loop, db->names, db->params, "scout", &scout_owner, db, SCOUT_MS);
 	if (db->scout == NULL)
 	{
 		evp_log(EVP_LOG_ERROR, MODULE, NULL, "out of memory");
@@ -560,6 +568,7 @@ evp_db_stop(evp_db_t *db)
 	/* Callbacks may ask for more; all of it is refused here, while their modules still live. */
 	while (db->refused != NULL)
 		on_turn(db);
+	evp_names_stop(db->names);
 	evp_turn_stop(&db->turn);
 	uv_close((uv_handle_t *) &db->sweep, NULL);
 }
@@ -580,6 +589,7 @@ evp_db_free(evp_db_t *db)
 	evp_pg_conn_free(db->scout);
 	evp_pg_params_free(db->standby_params);
 	evp_pg_params_free(db->params);
+	evp_names_free(db->names);
 	free(db);
 }
 

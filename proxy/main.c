@@ -23,6 +23,7 @@
 #include "link.h"
 #include "locks.h"
 #include "log.h"
+#include "names.h"
 #include "notify.h"
 #include "proxy.h"
 #include "reads.h"
@@ -314,6 +315,7 @@ main(int argc, char **argv)
 	}
 	process.argc = argc;
 	process.argv = argv;
+	evp_names_prepare();
 	if (uv_loop_init(&process.loop) < 0)
 	{
 		evp_log(EVP_LOG_ERROR, "main", NULL, "the event loop cannot be made: %s", strerror(errno));

@@ -24,12 +24,15 @@
 
 #define BACKOFF_LEAST	100
 #define BACKOFF_MOST	1000
+
+/* What a round waits for the addresses of all hosts, where it has some. */
+#define LOOKUP_MS		500
 #define MAX_PREPARED	64
 
 typedef enum conn_state
 {
 	CONN_WAITING,				/* the timer ends the wait before the next round of attempts */
-	CONN_LOOKUP,				/* the hosts are looked up */
+	CONN_LOOKUP,				/* the hosts are looked up; the timer has it be done without some */
 	CONN_CONNECTING,			/* an attempt at targets[target]; the timer limits it */
 	CONN_SETUP,					/* connected; the statements of setup are in flight; the timer limits it */
 	CONN_UP,
@@ -567,6 +570,8 @@ on_timer(uv_timer_t *timer)
 		try_target(conn);
 	else if (conn->state == CONN_WAITING)
 		begin_round(conn);
+	else if (conn->state == CONN_LOOKUP)
+		evp_pg_lookup_hurry(&conn->lookup);
 	else if (conn->broken)
 		drop(conn, NULL);
 	else if (conn->state == CONN_CONNECTING || conn->state == CONN_SETUP)
@@ -619,6 +624,7 @@ static void
 begin_round(evp_pg_conn_t *conn)
 {
 	conn->state = CONN_LOOKUP;
+	uv_timer_start(&conn->timer, on_timer, LOOKUP_MS, 0);
 	evp_pg_lookup_start(&conn->lookup);
 }
 
@@ -699,7 +705,7 @@ drop(evp_pg_conn_t *conn, const char *reason)
 /* ---- what the owner calls ---- */
 
 evp_pg_conn_t *
-evp_pg_conn_new(uv_loop_t *loop, const evp_pg_params_t *params, const char *label, unsigned first,
+evp_pg_conn_new(uv_loop_t *loop, evp_names_t *names, const evp_pg_params_t *params, const char *label, unsigned first,
 				const evp_pg_conn_owner_t *owner, void *arg)
 {
 	evp_pg_conn_t *conn = calloc(1, sizeof(*conn));
@@ -716,17 +722,17 @@ evp_pg_conn_new(uv_loop_t *loop, const evp_pg_params_t *params, const char *labe
 	snprintf(conn->error, sizeof(conn->error), "not connected yet");
 	uv_timer_init(loop, &conn->timer);
 	conn->timer.data = conn;
-	evp_pg_lookup_init(&conn->lookup, loop, params, on_lookup, conn);
+	evp_pg_lookup_init(&conn->lookup, names, params, on_lookup, conn);
 	conn->state = CONN_WAITING;
 	uv_timer_start(&conn->timer, on_timer, 0, 0);
 	return conn;
 }
 
 evp_pg_conn_t *
-evp_pg_conn_new_scout(uv_loop_t *loop, const evp_pg_params_t *params, const char *label, const evp_pg_conn_owner_t *owner,
-					  void *arg, uint64_t every)
+evp_pg_conn_new_scout(uv_loop_t *loop, evp_names_t *names, const evp_pg_params_t *params, const char *label,
+					  const evp_pg_conn_owner_t *owner, void *arg, uint64_t every)
 {
-	evp_pg_conn_t *conn = evp_pg_conn_new(loop, params, label, 0, owner, arg);
+	evp_pg_conn_t *conn = evp_pg_conn_new(loop, names, params, label, 0, owner, arg);
 
 	if (conn != NULL)
 		conn->every = every;

@@ -59,9 +59,9 @@ typedef struct evp_pg_conn_owner
 	void		(*on_notify) (void *arg, const char *channel, const char *payload);
 } evp_pg_conn_owner_t;
 
-/* A connection that connects as soon as the loop runs.  label names it in the log; it, params and owner must outlive
- * it.  first: the address that it tries first, counted on from the first again behind the last.  NULL on lack of memory. */
-evp_pg_conn_t *evp_pg_conn_new(uv_loop_t *loop, const evp_pg_params_t *params, const char *label, unsigned first,
+/* A connection that connects as soon as the loop runs.  label names it in the log; it, names, params and owner must
+ * outlive it.  first: the address that it tries first, counted on from the first again behind the last.  NULL on lack of memory. */
+evp_pg_conn_t *evp_pg_conn_new(uv_loop_t *loop, evp_names_t *names, const evp_pg_params_t *params, const char *label, unsigned first,
 							   const evp_pg_conn_owner_t *owner, void *arg);
 
 /*
@@ -69,7 +69,7 @@ evp_pg_conn_t *evp_pg_conn_new(uv_loop_t *loop, const evp_pg_params_t *params, c
  * accepts look at it, and begins anew after so many milliseconds.  It leaves a
  * database with one address alone.
  */
-evp_pg_conn_t *evp_pg_conn_new_scout(uv_loop_t *loop, const evp_pg_params_t *params, const char *label,
+evp_pg_conn_t *evp_pg_conn_new_scout(uv_loop_t *loop, evp_names_t *names, const evp_pg_params_t *params, const char *label,
 									 const evp_pg_conn_owner_t *owner, void *arg, uint64_t every);
 
 /* True while statements can be sent. */

@@ -10,16 +10,17 @@
 #include "pg_target.h"
 
 #include <arpa/inet.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_HOSTS	32
 #define MAX_PARAMS	64
 
 /* What an attempt at one address may take without connect_timeout in the string. */
 #define CONNECT_MS	3000
+
+/* For so long what a host was is good enough where its lookup takes its time. */
+#define REMEMBERED_MS	5000
 
 typedef struct host
 {
@@ -33,7 +34,7 @@ struct evp_pg_params
 	char	   *keywords[MAX_PARAMS];	/* all but host, hostaddr, port */
 	char	   *values[MAX_PARAMS];
 	size_t		count;
-	host_t		hosts[MAX_HOSTS];
+	host_t		hosts[EVP_PG_MAX_HOSTS];
 	size_t		host_count;
 	uint64_t	connect_ms;
 	bool		standby;
@@ -112,11 +113,11 @@ split_hosts(evp_pg_params_t *params, const char *host, const char *hostaddr, con
 
 	if (n == 0)
 		n = 1;
-	if (n > MAX_HOSTS || (ports > 1 && ports != n) ||
+	if (n > EVP_PG_MAX_HOSTS || (ports > 1 && ports != n) ||
 		(list_length(host) > 0 && list_length(hostaddr) > 0 && list_length(host) != list_length(hostaddr)))
 	{
 		snprintf(error, size, "the connection string names %zu hosts and %zu ports; at most %d hosts, and one port or as many", n,
-				 ports, MAX_HOSTS);
+				 ports, EVP_PG_MAX_HOSTS);
 		return false;
 	}
 	for (size_t i = 0; i < n; i++)
@@ -270,17 +271,6 @@ evp_pg_params_start(const evp_pg_params_t *params, const evp_pg_target_t *target
 	return PQconnectStartParams(keywords, values, 0);
 }
 
-void
-evp_pg_lookup_init(evp_pg_lookup_t *lookup, uv_loop_t *loop, const evp_pg_params_t *params, evp_pg_lookup_cb cb, void *arg)
-{
-	memset(lookup, 0, sizeof(*lookup));
-	lookup->loop = loop;
-	lookup->params = params;
-	lookup->cb = cb;
-	lookup->arg = arg;
-	lookup->request.data = lookup;
-}
-
 static void
 free_targets(evp_pg_lookup_t *lookup)
 {
@@ -316,75 +306,90 @@ is_found(const host_t *host)
 		inet_pton(AF_INET, host->host, &address) == 1 || inet_pton(AF_INET6, host->host, &address) == 1;
 }
 
-static void next_host(evp_pg_lookup_t *lookup);
-
+/* Takes what is known of a host that was asked for. */
 static void
-on_addresses(uv_getaddrinfo_t *request, int status, struct addrinfo *list)
+add_answer(evp_pg_lookup_t *lookup, const host_t *host, const evp_name_t *name)
 {
-	evp_pg_lookup_t *lookup = request->data;
-	const host_t *host = &lookup->params->hosts[lookup->host];
-
-	lookup->running = false;
-	if (lookup->cancelled)
-	{
-		uv_freeaddrinfo(list);
+	if (name->running && !evp_name_is_fresh(name, REMEMBERED_MS))
 		return;
-	}
-	if (status < 0)
-		snprintf(lookup->error, sizeof(lookup->error), "host \"%s\" was not found: %s", host->host, uv_strerror(status));
-	for (struct addrinfo *a = list; status == 0 && a != NULL; a = a->ai_next)
-	{
-		char		text[NI_MAXHOST];
-
-		if (getnameinfo(a->ai_addr, a->ai_addrlen, text, sizeof(text), NULL, 0, NI_NUMERICHOST) == 0)
-			add_target(lookup, host, text);
-	}
-	uv_freeaddrinfo(list);
-	lookup->host++;
-	next_host(lookup);
+	if (name->status != 0)
+		snprintf(lookup->error, sizeof(lookup->error), "host \"%s\" was not found: %s", host->host, uv_strerror(name->status));
+	else
+		for (size_t i = 0; i < name->count; i++)
+			add_target(lookup, host, name->addresses[i]);
 }
 
-/* Goes through the hosts from lookup->host on, up to one that has to be asked for. */
-static void
-next_host(evp_pg_lookup_t *lookup)
+/* Calls back where that is to be; true if so. */
+static bool
+finish(evp_pg_lookup_t *lookup)
 {
-	static const struct addrinfo hints = {.ai_family = AF_UNSPEC,.ai_socktype = SOCK_STREAM};
+	const evp_pg_params_t *params = lookup->params;
+	bool		open = false;
 
-	for (; lookup->host < lookup->params->host_count; lookup->host++)
+	for (size_t i = 0; i < params->host_count; i++)
+		open = open || (lookup->asked[i] != NULL && lookup->asked[i]->running);
+	if (open && !lookup->hurried)
+		return false;
+	free_targets(lookup);
+	snprintf(lookup->error, sizeof(lookup->error), "no address to connect to");
+	for (size_t i = 0; i < params->host_count; i++)
 	{
-		const host_t *host = &lookup->params->hosts[lookup->host];
-		int			status;
+		const host_t *host = &params->hosts[i];
 
 		if (is_found(host))
-		{
 			add_target(lookup, host, host->hostaddr);
-			continue;
-		}
-		status = uv_getaddrinfo(lookup->loop, &lookup->request, on_addresses, host->host, NULL, &hints);
-		if (status == 0)
-		{
-			lookup->running = true;
-			return;
-		}
-		snprintf(lookup->error, sizeof(lookup->error), "host \"%s\" was not found: %s", host->host, uv_strerror(status));
+		else if (lookup->asked[i] != NULL)
+			add_answer(lookup, host, lookup->asked[i]);
 	}
+	if (open && lookup->count == 0)
+		return false;
+	evp_names_leave(lookup->names, &lookup->waiter);
 	lookup->cb(lookup->arg);
+	return true;
+}
+
+static void
+on_answer(evp_names_waiter_t *waiter)
+{
+	/* The waiter is its first member. */
+	(void) finish((evp_pg_lookup_t *) waiter);
+}
+
+void
+evp_pg_lookup_init(evp_pg_lookup_t *lookup, evp_names_t *names, const evp_pg_params_t *params, evp_pg_lookup_cb cb, void *arg)
+{
+	memset(lookup, 0, sizeof(*lookup));
+	lookup->waiter.on_answer = on_answer;
+	lookup->names = names;
+	lookup->params = params;
+	lookup->cb = cb;
+	lookup->arg = arg;
 }
 
 void
 evp_pg_lookup_start(evp_pg_lookup_t *lookup)
 {
-	free_targets(lookup);
-	snprintf(lookup->error, sizeof(lookup->error), "no address to connect to");
-	lookup->host = 0;
-	next_host(lookup);
+	const evp_pg_params_t *params = lookup->params;
+
+	lookup->hurried = false;
+	for (size_t i = 0; i < params->host_count; i++)
+		lookup->asked[i] = is_found(&params->hosts[i]) ? NULL : evp_names_ask(lookup->names, params->hosts[i].host);
+	if (!finish(lookup))
+		evp_names_wait(lookup->names, &lookup->waiter);
+}
+
+void
+evp_pg_lookup_hurry(evp_pg_lookup_t *lookup)
+{
+	if (!lookup->waiter.waits)
+		return;
+	lookup->hurried = true;
+	(void) finish(lookup);
 }
 
 void
 evp_pg_lookup_stop(evp_pg_lookup_t *lookup)
 {
-	lookup->cancelled = true;
-	if (lookup->running)
-		(void) uv_cancel((uv_req_t *) &lookup->request);
+	evp_names_leave(lookup->names, &lookup->waiter);
 	free_targets(lookup);
 }

@@ -10,9 +10,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <uv.h>
 
-/* More addresses than this are not tried. */
+#include "names.h"
+
+/* More hosts than this no connection string may name, and more addresses are not tried. */
+#define EVP_PG_MAX_HOSTS 32
 #define EVP_PG_MAX_TARGETS 64
 
 /* A connection string, parsed, with what the proxy adds to it. */
@@ -42,17 +44,16 @@ uint64_t evp_pg_params_connect_ms(const evp_pg_params_t *params);
 /* Begins to connect to a target, as PQconnectStart does.  NULL on lack of memory. */
 PGconn *evp_pg_params_start(const evp_pg_params_t *params, const evp_pg_target_t *target);
 
-/* Looks the hosts of a connection string up.  Embed it in something that lives until the loop has ended. */
+/* Looks the hosts of a connection string up.  Embed it. */
 typedef struct evp_pg_lookup evp_pg_lookup_t;
 typedef void (*evp_pg_lookup_cb)(void *arg);
 struct evp_pg_lookup
 {
-	uv_getaddrinfo_t request;
-	bool		running;			/* request is in use */
-	bool		cancelled;
-	uv_loop_t  *loop;
+	evp_names_waiter_t waiter;	/* while not all have been answered */
+	evp_names_t *names;
 	const evp_pg_params_t *params;
-	size_t		host;				/* the one that is looked up */
+	evp_name_t *asked[EVP_PG_MAX_HOSTS];	/* NULL: there is nothing to ask */
+	bool		hurried;
 	evp_pg_lookup_cb cb;
 	void	   *arg;
 	evp_pg_target_t targets[EVP_PG_MAX_TARGETS];
@@ -60,11 +61,15 @@ struct evp_pg_lookup
 	char		error[160];			/* of the last host that could not be found */
 };
 
-void evp_pg_lookup_init(evp_pg_lookup_t *lookup, uv_loop_t *loop, const evp_pg_params_t *params, evp_pg_lookup_cb cb, void *arg);
+void evp_pg_lookup_init(evp_pg_lookup_t *lookup, evp_names_t *names, const evp_pg_params_t *params, evp_pg_lookup_cb cb, void *arg);
 
-/* Looks all hosts up, in their order, and calls back, possibly from within, with targets and count filled (none: see
- * error).  Must not be called while one runs. */
+/* Looks all hosts up, at once, and calls back, possibly from within, with targets and count filled, in the order of the
+ * hosts (none: see error).  Must not be called while one runs. */
 void evp_pg_lookup_start(evp_pg_lookup_t *lookup);
+
+/* Does without the hosts that have not been answered yet, or with what they were a moment ago, as soon as there is any other:
+ * calls back from within or later.  Nothing where none runs. */
+void evp_pg_lookup_hurry(evp_pg_lookup_t *lookup);
 
 /* Frees the targets; a lookup that runs does not call back. */
 void evp_pg_lookup_stop(evp_pg_lookup_t *lookup);

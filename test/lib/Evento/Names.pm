@@ -36,7 +36,7 @@ sub enter
 	}
 	$ENV{PATH} = "$ENV{PATH}:/usr/sbin:/sbin";
 	my $dir = $ENV{TESTDIR} // '/tmp';
-	my %instead = ('/etc/resolv.conf' => "nameserver 127.0.0.1\noptions timeout:5 attempts:3\n", '/etc/nsswitch.conf' => "hosts: files dns\n");
+	my %instead = ('/etc/resolv.conf' => "nameserver 127.0.0.1\noptions timeout:5 attempts:5\n", '/etc/nsswitch.conf' => "hosts: files dns\n");
 	my $said = `ip link set lo up 2>&1`;
 	for my $path (sort keys %instead)
 	{
@@ -53,13 +53,13 @@ sub enter
 
 sub why { return $why }
 
-# Sets the addresses of names: name => [ address, … ].  fixed => 1: they are always given in this order, else each answer
+# Sets the addresses of names: name => [ address, … ], or undef for one that is never answered, for which who asks waits 25 s.  fixed => 1: they are always given in this order, else each answer
 # begins with the next.
 sub set
 {
 	my (%names) = @_;
 	my $fixed = delete $names{fixed} ? 1 : 0;
-	PostgreSQL::Test::Utils::append_to_file("$file.new", join '', "fixed $fixed\n", map { "$_ @{ $names{$_} }\n" } sort keys %names);
+	PostgreSQL::Test::Utils::append_to_file("$file.new", join '', "fixed $fixed\n", map { "$_ @{ $names{$_} // ['-'] }\n" } sort keys %names);
 	rename "$file.new", $file or croak "rename: $!";
 	return;
 }
@@ -101,6 +101,7 @@ sub known
 }
 
 # An answer to a query with one question: the A records of a name, none of another type, and that there is no other name.
+# undef: there is none.
 sub answer
 {
 	my ($query, $turn) = @_;
@@ -116,6 +117,7 @@ sub answer
 	my $type = unpack 'n', substr $query, $at + 1, 2;
 	my $known = known();
 	my $addresses = $known->{ lc join '.', @labels };
+	return undef if $addresses && "@$addresses" eq '-';
 	my @given = $type == 1 ? @{ $addresses // [] } : ();
 	push @given, splice @given, 0, $turn % @given if @given && !$known->{fixed}[0];
 	return pack('nnnnnn', $id, 0x8580 | ($flags & 0x0100) | ($addresses ? 0 : 3), 1, scalar @given, 0, 0) . substr($query, 12, $at + 5 - 12)

@@ -1,7 +1,8 @@
 # 741_names.pl
 #   One name for three proxies and one for the database, told by a resolver of
 #   the test's own: bundles, HTTP clients and proxies try all addresses of a
-#   name, and live through the loss of each.  A client that takes the first
+#   name, and live through the loss of each; a name that the resolver is silent
+#   about does not hold up the others.  A client that takes the first
 #   address alone, as the library does, needs a resolver that changes the order.
 use strict;
 use warnings;
@@ -119,6 +120,23 @@ Evento::Names::set(%names, 'db.test' => [qw(127.0.2.4 127.0.2.1)]);
 $node->start;
 get_on('the database has moved under its name');
 is(`psql -XAtd '$database' -c 'SELECT inet_server_addr()'`, "127.0.2.4\n", 'psql follows');
+
+# ---- names that are not answered do not hold up the others ----
+
+Evento::Names::set(%names, 'db.test' => ['127.0.2.4'], 'gone1.test' => undef, 'gone2.test' => undef);
+my $listed = $test->start(flags => { database => $database =~ s/host=db.test/host=gone1.test,gone2.test,db.test/r });
+pass('a proxy finds the database behind two names that the resolver does not answer for');
+push @proxy, $listed;
+
+# The process ids of its connections.
+sub sessions { return split /\n/, $test->sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'evento-proxy/$listed->{name}'") }
+my $wanted = 0;
+ok($listed->wait_for(sub { sleep 0.2; my $n = sessions(); my $same = $n > 2 && $n == $wanted; $wanted = $n; $same }, 60), 'with all its connections');
+my %before = map { $_ => 1 } sessions();
+$test->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'evento-proxy/$listed->{name}'");
+ok($listed->wait_for(sub { sleep 0.2; $wanted == grep { !$before{$_} } sessions() }, 60), 'cut, it has all of them again') or diag(scalar sessions(), " of $wanted");
+# What is under way is asked for again.
+Evento::Names::set(%names, 'db.test' => ['127.0.2.4'], 'gone1.test' => [], 'gone2.test' => []);
 
 kill 'TERM', $sim_pid;
 ok($proxy[0]->wait_for(sub { waitpid($sim_pid, POSIX::WNOHANG()) == $sim_pid }, 120), 'the simulator ends');
