@@ -19,6 +19,7 @@
 #include "../include/errcodes.h"
 #include "log.h"
 #include "metrics.h"
+#include "said.h"
 
 #define MODULE "db"
 
@@ -69,7 +70,7 @@ struct evp_pg_conn
 	const char *prepared[MAX_PREPARED];	/* statements by the address of their text, NULL: free; the name is the index */
 
 	char		error[256];		/* the last reason for not being up */
-	char		logged[256];	/* the last one that was logged */
+	evp_said_t	said;			/* reasons that were logged since it was up last, by address */
 };
 
 static void begin_round(evp_pg_conn_t *conn);
@@ -407,7 +408,7 @@ after_results(evp_pg_conn_t *conn)
 		conn->state = CONN_UP;
 		conn->backoff = BACKOFF_LEAST;
 		conn->error[0] = '\0';
-		conn->logged[0] = '\0';
+		evp_said_forget(&conn->said);
 		EVP_COUNT(db_connects);
 		evp_log(EVP_LOG_INFO, MODULE, conn->label, "connected to %s port %s, server %s",
 				PQhost(conn->pg) != NULL ? PQhost(conn->pg) : "", PQport(conn->pg) != NULL ? PQport(conn->pg) : "",
@@ -585,6 +586,25 @@ failure_level(const evp_pg_conn_t *conn)
 	return evp_pg_params_standby(conn->params) ? EVP_LOG_DEBUG : EVP_LOG_WARNING;
 }
 
+/* Where the connection or the attempt is, or was. */
+static const evp_pg_target_t *
+target_of(const evp_pg_conn_t *conn)
+{
+	return &conn->lookup.targets[(conn->first + conn->target) % conn->lookup.count];
+}
+
+/* Is its reason for not being up another than that address had last? */
+static bool
+is_news(evp_pg_conn_t *conn)
+{
+	const evp_pg_target_t *target = target_of(conn);
+	char		place[300];
+
+	snprintf(place, sizeof(place), "%s %s %s", target->host != NULL ? target->host : "", target->hostaddr != NULL ? target->hostaddr : "",
+			 target->port != NULL ? target->port : "");
+	return evp_said_news(&conn->said, place, conn->error);
+}
+
 /* Waits before the next round of attempts. */
 static void
 wait_for_round(evp_pg_conn_t *conn)
@@ -610,9 +630,8 @@ on_lookup(void *arg)
 	if (conn->lookup.count == 0)
 	{
 		snprintf(conn->error, sizeof(conn->error), "%s", conn->lookup.error);
-		if (strcmp(conn->error, conn->logged) != 0)
+		if (evp_said_news(&conn->said, "", conn->error))
 			evp_log(failure_level(conn), MODULE, conn->label, "%s", conn->error);
-		snprintf(conn->logged, sizeof(conn->logged), "%s", conn->error);
 		wait_for_round(conn);
 		return;
 	}
@@ -633,7 +652,7 @@ try_target(evp_pg_conn_t *conn)
 {
 	conn->state = CONN_CONNECTING;
 	conn->generation++;
-	conn->pg = evp_pg_params_start(conn->params, &conn->lookup.targets[(conn->first + conn->target) % conn->lookup.count]);
+	conn->pg = evp_pg_params_start(conn->params, target_of(conn));
 	if (conn->pg == NULL || PQstatus(conn->pg) == CONNECTION_BAD || !watch(conn, UV_WRITABLE))
 	{
 		drop(conn, conn->pg != NULL ? PQerrorMessage(conn->pg) : "out of memory");
@@ -682,10 +701,9 @@ drop(evp_pg_conn_t *conn, const char *reason)
 	conn->broken = false;
 	if (was != CONN_STOPPED)
 	{
-		if (conn->every == 0 && strcmp(conn->error, conn->logged) != 0)
+		if (conn->every == 0 && is_news(conn))
 			evp_log(failure_level(conn), MODULE, conn->label, "%s: %s", was == CONN_UP ? "connection lost" : "cannot connect",
 					conn->error);
-		memcpy(conn->logged, conn->error, sizeof(conn->logged));
 		if (was != CONN_UP && conn->target + 1 < conn->lookup.count)
 		{
 			/* The next address, in a turn of its own, so that failing at once does not recurse. */

@@ -4,6 +4,9 @@
 use strict;
 use warnings;
 
+use IO::Select;
+use IO::Socket::INET;
+use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
@@ -114,4 +117,27 @@ $start = time;
 my $alone = $test->start(wait => 0);
 is(($alone->get('/readyz'))[0], 503, 'a proxy starts without its database');
 is($alone->stop, 0, 'and ends in order');
+
+# ---- a list of which no server answers ----
+
+# They are tried in turn for as long as it lasts, and the log says once of each connection and each server why not.
+my @servers = map { IO::Socket::INET->new(Listen => 20, LocalAddr => '127.0.0.1', LocalPort => PostgreSQL::Test::Cluster::get_free_port(), ReuseAddr => 1) // die $! } 1 .. 3;
+my $tried = 0;
+my $fields = join '', map { "$_\0" } 'SFATAL', 'VFATAL', 'C57P03', 'Mthe database system is starting up', '';
+my $refusal = 'E' . pack('N', 4 + length $fields) . $fields;
+$alone = $test->start(wait => 0, flags => { database => sprintf('host=%s port=%s dbname=postgres user=proxy sslmode=disable', join(',', ('127.0.0.1') x @servers), join(',', map { $_->sockport } @servers)) });
+ok($alone->wait_for(sub {
+	for (@servers)
+	{
+		next if !IO::Select->new($_)->can_read(0.01);
+		my $client = $_->accept;
+		syswrite $client, $refusal if sysread $client, my $startup, 8192;
+		$tried++;
+	}
+	return $tried >= 200 }), 'a proxy tries the servers of a list again and again');
+my %why;
+$why{$_}++ for map { s/^\S+ //r } grep { /cannot connect/ } split /\n/, $alone->log;
+cmp_ok(scalar keys %why, '>=', 3 * 6, 'the log says of each connection and each server why not');
+is_deeply([ grep { $why{$_} > 1 } sort keys %why ], [], 'and that once');
+is($alone->stop, 0, 'it ends in order');
 done_testing();
