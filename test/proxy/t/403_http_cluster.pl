@@ -6,6 +6,7 @@
 use strict;
 use warnings;
 
+use JSON::PP ();
 use PostgreSQL::Test::Cluster;
 use Test::More;
 
@@ -40,8 +41,23 @@ my $cluster;
 ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; @{ $cluster->{bundles} } == 1 && 2 == grep { $_->{live} } @{ $cluster->{proxies} } }, 30), 'any member knows all members');
 is_deeply([ map { [ @$_{qw(name advertised instances)} ] } @{ $cluster->{proxies} } ],
 	[ [ $proxy->{name}, "127.0.0.1:$proxy->{port}", 0 ], [ $other->{name}, "127.0.0.1:$other->{port}", 1 ] ], 'with addresses and what they hold');
-ok(!(grep { ref $_->{load} ne 'HASH' || !$_->{version} } @{ $cluster->{proxies} }), 'version and load');
-is_deeply([ @{ $cluster->{bundles}[0] }{qw(bundle instance proxy names)} ], [ 'orders', 'o1', $other->{name}, ['Change'] ], 'and the bundle of another member');
+my ($number) = (Evento::ProxyTest::run_program('--version'))[1] =~ /^evento-proxy (\S+)$/;
+is_deeply([ map { [ @$_{qw(internal http version)} ] } @{ $cluster->{proxies} } ], [ map { [ "127.0.0.1:$_->{internal}", "127.0.0.1:$_->{http}", $number ] } $proxy, $other ],
+	'those for other proxies and of HTTP, and their version');
+is_deeply([ @{ $cluster->{bundles}[0] }{qw(bundle version instance enabled proxy names)} ], [ 'orders', 1, 'o1', JSON::PP::true, $other->{name}, ['Change'] ], 'and the bundle of another member');
+# Load is told with each renewal.
+ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; join(' ', map { "$_->{load}{sessions}/$_->{load}{requests}" } @{ $cluster->{proxies} }) eq '0/0 1/0' }, 30), 'with the load of each')
+  or diag(explain($cluster->{proxies}));
+my $asked = $other->bundle(bundle => 'web', instance => 'w1');
+$asked->reaches($bundle, 'Change');
+# Links of either: one that it made, one that it accepted.
+ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; my ($one, $two) = map { $_->{load} } @{ $cluster->{proxies} };
+		"$one->{sessions} $one->{requests} $one->{links} $two->{sessions} $two->{links}" eq '0 0 2 2 2' && $two->{requests} > 0 }, 30), 'which changes with what comes')
+  or diag(explain($cluster->{proxies}));
+my $same = Evento::Http->new($other->{http})->get('/cluster')->{json};
+is_deeply([ map { $_->{name} } @{ $same->{proxies} } ], [ map { $_->{name} } @{ $cluster->{proxies} } ], 'the other member tells the same members');
+is(join(' ', sort map { $_->{instance} } @{ $same->{bundles} }), 'o1 w1', 'and bundles');
+is($same->{answered_by}, $other->{name}, 'and who it is');
 is_deeply($cluster->{jumps}, [], 'the log has no jump');
 $other->stop('KILL');
 ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; 1 == grep { $_->{live} } @{ $cluster->{proxies} } }, 30), 'one that was killed is live no more');

@@ -1,5 +1,5 @@
 # What README.md shows is what happens: its first use, statement by statement,
-# and its tables of settings.
+# and its tables of settings.  Links of all pages lead somewhere.
 use strict;
 use warnings;
 
@@ -39,4 +39,31 @@ my %listed = $readme =~ /^\| `(--[\w-]+)` \| (.*?) \|/mg;
 is_deeply(\%listed, \%flags, 'the flags of the proxy, with their defaults');
 
 $node->stop;
+
+# ---- links ----
+
+# What a page's headings are linked by.
+sub anchors
+{
+	my ($text) = @_;
+	return map { lc s/[^\w\- ]//gr =~ tr/ /-/r => 1 } $text =~ /^#+ (.*)$/mg;
+}
+
+my %page = map { $_ => slurp_file("$top/$_") =~ s/^```.*?^```//msgr } 'README.md', 'test/README.md', map { s{^\Q$top\E/}{}r } glob "$top/docs/*.md";
+my ($links, @dead) = (0);
+for my $name (sort keys %page)
+{
+	my ($dir) = $name =~ m{^(.*/)?[^/]+$};
+	for my $link ($page{$name} =~ /\]\(([^()\s]+)\)/g)
+	{
+		next if $link =~ /^[a-z]+:/;
+		my ($file, $anchor) = $link =~ /^([^#]*)(?:#(.*))?$/;
+		my $to = $file eq '' ? $name : ($dir // '') . $file;
+		1 while $to =~ s{(?:^|(?<=/))(?!\.\.)[^/]+/\.\./}{};
+		$links++;
+		push @dead, "$name: $link" if !-e "$top/$to" || (defined $anchor && !{ anchors($page{$to} // '') }->{$anchor});
+	}
+}
+cmp_ok($links, '>', 50, 'pages link to each other');
+is(join("\n", @dead), '', 'and every link leads somewhere');
 done_testing();
