@@ -79,7 +79,7 @@ define_settings(void)
 							PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("evento.position_jump",
 							"Positions left out after a promotion, a restore or a copy.",
-							"Should be more than could be appended and read without being replicated.",
+							"And a thousandth of that for each second since the jump before. Should be more than could be appended and read without being replicated, and than is appended in a thousand seconds.",
 							&evento_position_jump, 1000000000, 0, INT_MAX,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("evento.watermark_interval",

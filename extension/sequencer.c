@@ -54,7 +54,7 @@
 #define POSITIONS_BLOCK 1024
 
 /* Seeding refuses to come nearer than this to the end of bigint. */
-#define POSITIONS_SPARE (INT64CONST(1) << 40)
+#define POSITIONS_SPARE (INT64CONST(1) << 53)
 
 /* Among advisory locks: 1 and 2 are the server's own, this one is ours. */
 #define LOCKTAG_CLASS_SEED 0xE7E1
@@ -92,8 +92,12 @@ typedef enum Identity
 static const char *const number_sequences[] = {"_proxies_proxy_id_seq", "_sessions_seq", "_tickets"};
 #define NUMBERS_JUMP (INT64CONST(1) << 32)
 
-/* So many jumps in one at most: with the longest they stay within POSITIONS_SPARE. */
-#define JUMPS_MOST 256
+/* So many timelines and so long a time count for one jump at most: with the longest it stays within POSITIONS_SPARE. */
+#define TIMELINES_MOST 256
+#define TIME_MOST (100.0 * 365 * SECS_PER_DAY)
+
+/* A jump grows by its own width in so many seconds. */
+#define JUMP_GROWS 1000.0
 
 /* What this transaction has done that its end has to follow up. */
 static bool published = false;	/* the slot is taken */
@@ -188,14 +192,55 @@ evento_newest_position(void)
 	return Max(newest, 0);
 }
 
+/* When positions jumped last; 0 where they never have. */
+static TimestampTz
+last_jump(void)
+{
+	Relation	rel = table_open(evento_rel(EVENTO_REL_JUMPS), AccessShareLock);
+	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
+	HeapTuple	tuple;
+	TimestampTz last = 0;
+
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Datum		values[Natts_jumps];
+		bool		nulls[Natts_jumps];
+
+		evento_deform_row(rel, Natts_jumps, tuple, values, nulls);
+		last = Max(last, DatumGetTimestampTz(values[Anum_jumps_jumped_at - 1]));
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return last;
+}
+
+/*
+ * Servers that come from the same one may jump without knowing of each other:
+ * two standbys, promoted one after the other to timelines of the same number,
+ * or two restores of one dump.  What both know is when the positions jumped
+ * last, or else when the server that they belong to was made (its identifier
+ * begins with that, in seconds since 1970).  So a jump is the wider the longer
+ * ago that is, and who jumps later gets behind what the other gave away.
+ */
+static double
+grown_jumps(uint64 system_identifier)
+{
+	TimestampTz since = Max(time_t_to_timestamptz((pg_time_t) (system_identifier >> 32)), last_jump());
+	double		seconds = (double) (GetCurrentTimestamp() - since) / USECS_PER_SEC;
+
+	return Min(Max(seconds, 0), TIME_MOST) / JUMP_GROWS;
+}
+
 /*
  * Compares evento._identity with this server.  Where there is a row, *row is a
  * copy of it, for replace_identity; reason says what differs.  *jumps is how
- * many timelines were begun since: each may have come from the same backup and
- * have given away the positions behind a jump of its own.
+ * many times evento.position_jump positions are to be left out: once for each
+ * timeline that was begun since, which may have come from the same backup and
+ * have given away the positions behind a jump of its own; and what grown_jumps
+ * says.
  */
 static Identity
-compare_identity(HeapTuple *row, const char **reason, int64 *jumps)
+compare_identity(HeapTuple *row, const char **reason, double *jumps)
 {
 	Relation	rel = table_open(evento_rel(EVENTO_REL_IDENTITY), AccessShareLock);
 	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
@@ -229,10 +274,11 @@ compare_identity(HeapTuple *row, const char **reason, int64 *jumps)
 		else if (timeline != (int64) GetWALInsertionTimeLine())
 		{
 			*reason = "another timeline: a promotion or a recovery to a point in time";
-			*jumps = Min(Max((int64) GetWALInsertionTimeLine() - timeline, 1), JUMPS_MOST);
+			*jumps = (double) Min(Max((int64) GetWALInsertionTimeLine() - timeline, 1), TIMELINES_MOST);
 		}
 		else
 			identity = IDENTITY_SAME;
+		*jumps += grown_jumps(strtoull(found, NULL, 10));
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -307,7 +353,7 @@ adopt(EventoDb *db, Oid sequence)
 
 /* Where the jump is rolled back, the sequences stay where they are: no number is missed. */
 static void
-jump_numbers(Oid positions, int64 jumps)
+jump_numbers(Oid positions, double jumps)
 {
 	Oid			schema = get_rel_namespace(positions);
 
@@ -316,7 +362,7 @@ jump_numbers(Oid positions, int64 jumps)
 		Oid			sequence = get_relname_relid(number_sequences[i], schema);
 
 		if (OidIsValid(sequence))
-			set_sequence(sequence, nextval_internal(sequence, false) + jumps * NUMBERS_JUMP);
+			set_sequence(sequence, nextval_internal(sequence, false) + (int64) (jumps * NUMBERS_JUMP));
 	}
 }
 
@@ -326,7 +372,7 @@ seed(EventoDb *db, Oid sequence)
 {
 	int64		newest = Max(evento_newest_position(), evento_watermark_row(SnapshotSelf));
 	int64		next;
-	int64		jumps;
+	double		jumps;
 	HeapTuple	row;
 	const char *reason;
 	Identity	identity = compare_identity(&row, &reason, &jumps);
@@ -341,7 +387,7 @@ seed(EventoDb *db, Oid sequence)
 	next = next_block(sequence);
 	if (identity == IDENTITY_OTHER)
 	{
-		set_sequence(sequence, Max(newest, next - 1) + jumps * evento_position_jump + 1);
+		set_sequence(sequence, Max(newest, next - 1) + (int64) (jumps * evento_position_jump) + 1);
 		next = next_block(sequence);
 		jump_numbers(sequence, jumps);
 		write_jump(newest, next, reason);
@@ -592,7 +638,7 @@ evento_positions_seed(EventoDb *db, int64 *watermark)
 	{
 		HeapTuple	row;
 		const char *reason;
-		int64		jumps;
+		double		jumps;
 		Identity	identity = compare_identity(&row, &reason, &jumps);
 
 		if (identity == IDENTITY_SAME ||
@@ -609,14 +655,14 @@ evento_positions_seed(EventoDb *db, int64 *watermark)
 }
 
 /*
- * Jumps, and gives in *last the last position from before.  The sequence goes
+ * Leaves out width positions, and gives in *last the last one from before.  The sequence goes
  * first, so whoever takes positions meanwhile, on either side of the jump, finds
  * them reserved; the counter only grows, and is exchanged with what was last
  * read, so that no position from before lies behind *last.  The caller holds
  * the seeding lock.
  */
 static int64
-jump(EventoDb *db, Oid sequence, int64 *last)
+jump(EventoDb *db, Oid sequence, int64 width, int64 *last)
 {
 	uint64		old = pg_atomic_read_u64(&db->counter);
 	int64		next;
@@ -630,7 +676,7 @@ jump(EventoDb *db, Oid sequence, int64 *last)
 	while (!done)
 	{
 		next = Max(next_block(sequence), (int64) old);
-		set_sequence(sequence, next + evento_position_jump);
+		set_sequence(sequence, next + width);
 		next = next_block(sequence);
 		atomic_max(&db->reserved, (uint64) next + POSITIONS_BLOCK - 1);
 
@@ -652,6 +698,9 @@ evento_jump_positions(PG_FUNCTION_ARGS)
 	TupleDesc	desc;
 	Datum		values[2];
 	bool		nulls[2] = {false};
+	HeapTuple	row;
+	const char *reason;
+	double		jumps;
 	int64		last;
 	int64		next;
 
@@ -669,8 +718,9 @@ evento_jump_positions(PG_FUNCTION_ARGS)
 	lock_seeding(ExclusiveLock, true);
 	if (pg_atomic_read_u32(&db->seeded) != sequence)
 		seed(db, sequence);
-	next = jump(db, sequence, &last);
-	jump_numbers(sequence, 1);
+	(void) compare_identity(&row, &reason, &jumps);
+	next = jump(db, sequence, (int64) (jumps * evento_position_jump), &last);
+	jump_numbers(sequence, jumps);
 	if (!identity_written)
 		unlock_seeding(ExclusiveLock);
 	write_jump(last, next, text_to_cstring(PG_GETARG_TEXT_PP(0)));

@@ -37,11 +37,12 @@
 #define TRIES_AT_ONCE		20
 #define TRY_MS				10
 
-/* Which server, and which timeline its WAL is on, which a standby does not say. */
+/* Which server, which timeline its WAL is on, which a standby does not say, and since when it runs. */
 #define WHO_SQL \
 	"SELECT (SELECT s.system_identifier FROM pg_catalog.pg_control_system() s)," \
 	" CASE WHEN NOT pg_catalog.pg_is_in_recovery()" \
-	" THEN pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END"
+	" THEN pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END," \
+	" (EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8"
 
 /*
  * What a connection is told before anything else: settings of a role or database must not change what the proxy means.
@@ -108,6 +109,7 @@ struct evp_db
 	evp_pg_conn_t *scout;
 	char		system[24];		/* identifier of the server that was met last; "": none yet */
 	unsigned long timeline;		/* the latest of its timelines */
+	uint64_t	started;		/* when that server was started, by its own clock */
 	uint64_t	met_at;			/* a connection to that was last made or lost then */
 	uint64_t	history;
 	bool		stopped;
@@ -270,31 +272,39 @@ is_superseded(const evp_db_t *db, const char *system, unsigned long timeline)
 	return evp_now(db->proxy) < db->met_at + SUPERSEDED_MS;
 }
 
-/* A server of another history than that met before: what is connected to the one before it is given up. */
+/*
+ * Another server than that met before, or one of another history: what is connected to the one before it is given up.  Two
+ * standbys that were promoted one after the other may both be on a timeline of the same number, so one that was started at
+ * another time is another one, unless it is the same, restarted, which does no harm.
+ */
 static void
-begin_history(evp_db_t *db, const char *system, unsigned long timeline)
+begin_history(evp_db_t *db, const char *system, unsigned long timeline, uint64_t started)
 {
 	bool		first = db->system[0] == '\0';
 
-	if (!first)
+	if (!first && timeline == db->timeline && strcmp(system, db->system) == 0)
+		evp_log(EVP_LOG_INFO, MODULE, NULL, "the database was restarted, or it is another one that is on timeline %lu, too", timeline);
+	else if (!first)
 		evp_log(EVP_LOG_WARNING, MODULE, NULL,
 				"the database is on timeline %lu of system %s, and was on %lu of %s: a standby was promoted, or it is another one",
 				timeline, system, db->timeline, db->system);
 	snprintf(db->system, sizeof(db->system), "%s", system);
 	db->timeline = timeline;
+	db->started = started;
 	if (first)
 		return;
 	db->history++;
 	for (unsigned l = 0; l < EVP_DB_LANES; l++)
 		for (unsigned i = 0; i < db->lanes[l].count; i++)
-			evp_pg_conn_give_up(db->lanes[l].conns[i], "the server was replaced by one of a later timeline");
+			evp_pg_conn_give_up(db->lanes[l].conns[i], "the server was replaced");
 }
 
-/* A server has said who it is. */
+/* A server has said who it is; scouted: one that nothing is done with yet. */
 static bool
-meet(evp_db_t *db, const PGresult *rows, unsigned long *timeline, char *why, size_t size)
+meet(evp_db_t *db, const PGresult *rows, bool scouted, unsigned long *timeline, char *why, size_t size)
 {
 	const char *system = PQgetvalue(rows, 0, 0);
+	uint64_t	started = strtoull(PQgetvalue(rows, 0, 2), NULL, 10);
 
 	*timeline = 0;
 	if (PQgetisnull(rows, 0, 1))
@@ -305,8 +315,9 @@ meet(evp_db_t *db, const PGresult *rows, unsigned long *timeline, char *why, siz
 		snprintf(why, size, "the server is on timeline %lu and was replaced by one on %lu", *timeline, db->timeline);
 		return false;
 	}
-	if (*timeline != db->timeline || strcmp(system, db->system) != 0)
-		begin_history(db, system, *timeline);
+	/* Which one of two on the same timeline is worked with, connections say that are made for work. */
+	if (*timeline != db->timeline || strcmp(system, db->system) != 0 || (started != db->started && !scouted))
+		begin_history(db, system, *timeline, started);
 	db->met_at = evp_now(db->proxy);
 	return true;
 }
@@ -329,7 +340,7 @@ on_accepts(void *arg, const evp_pg_conn_t *conn, const PGresult *rows, char *why
 	evp_db_t   *db = arg;
 	unsigned long timeline;
 
-	if (!meet(db, rows, &timeline, why, size))
+	if (!meet(db, rows, false, &timeline, why, size))
 		return false;
 	*timeline_of(db, conn) = timeline;
 	return true;
@@ -351,7 +362,7 @@ on_scout_accepts(void *arg, const evp_pg_conn_t *conn, const PGresult *rows, cha
 	unsigned long timeline;
 
 	(void) conn;
-	return strcmp(PQgetvalue(rows, 0, 0), db->system) != 0 || meet(db, rows, &timeline, why, size);
+	return strcmp(PQgetvalue(rows, 0, 0), db->system) != 0 || meet(db, rows, true, &timeline, why, size);
 }
 
 static const evp_pg_conn_owner_t scout_owner = {

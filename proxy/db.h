@@ -129,8 +129,8 @@ void evp_db_on_room(evp_db_t *db, evp_db_lane_t lane, evp_db_room_cb cb, void *a
 /*
  * Counts the histories of the database that were met: it changes where a server
  * has another timeline than the one before, which a standby has that was
- * promoted, or is another server altogether.  What was read before may be lost
- * there.  Subscribers of the state are called after each change.
+ * promoted, was started at another time, or is another server altogether.  What
+ * was read before may be lost there.  Subscribers of the state are called after each change.
  */
 uint64_t evp_db_history(const evp_db_t *db);
 

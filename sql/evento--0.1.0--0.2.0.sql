@@ -1013,7 +1013,7 @@ COMMENT ON FUNCTION _library() IS 'Version of the library that is loaded, whethe
 CREATE FUNCTION jump_positions(reason text DEFAULT 'asked for by the administrator', OUT last_position bigint, OUT next_position bigint)
   LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'evento_jump_positions';
 COMMENT ON FUNCTION jump_positions(text) IS
-'Leaves out evento.position_jump positions, as a promotion or a restore does by itself: for what no server can tell, a base backup started without recovery.signal or a disk''s snapshot put back, where readers may have seen events that are lost. Call it before anything is appended there. Gives the last position from before and the first from now on, and records them with the reason for consumers and doctor(). Writers may run meanwhile. Where the transaction is rolled back the positions are left out all the same, without a record. Raises V0004, V0005, 22023 for an empty reason, 54000 where positions are used up.';
+'Leaves out evento.position_jump positions, and a thousandth of that for each second since positions jumped last, as a promotion or a restore does by itself: for what no server can tell, a base backup started without recovery.signal or a disk''s snapshot put back, where readers may have seen events that are lost. Call it before anything is appended there. Gives the last position from before and the first from now on, and records them with the reason for consumers and doctor(). Writers may run meanwhile. Where the transaction is rolled back the positions are left out all the same, without a record. Raises V0004, V0005, 22023 for an empty reason, 54000 where positions are used up.';
 
 CREATE TYPE finding AS (
   severity text,

@@ -51,9 +51,9 @@ sub standby
 {
 	my ($self, $name) = @_;
 	my $primary = $self->{node};
-	$primary->backup('base');
 	my $standby = PostgreSQL::Test::Cluster->new($name // 'standby');
-	$standby->init_from_backup($primary, 'base', has_streaming => 1);
+	$primary->backup('for_' . $standby->name);
+	$standby->init_from_backup($primary, 'for_' . $standby->name, has_streaming => 1);
 	$standby->start;
 	return $standby;
 }
