@@ -366,6 +366,20 @@ jump_numbers(Oid positions, double jumps)
 	}
 }
 
+/* Nobody is shown a position from here on before this transaction has ended; it may take some that are not below. */
+static void
+publish(EventoDb *db, uint64 lower)
+{
+	EventoSlot *slot = evento_my_slot();
+
+	pg_atomic_write_u32(&slot->db, (uint32) evento_db_index(db));
+	pg_atomic_write_u32(&slot->pid, (uint32) MyProcPid);
+	pg_write_barrier();
+	published = true;
+	pg_atomic_write_u64(&slot->lower, lower);
+	pg_memory_barrier();
+}
+
 /* Seeds the counter; the caller holds the seeding lock. */
 static void
 seed(EventoDb *db, Oid sequence)
@@ -391,6 +405,10 @@ seed(EventoDb *db, Oid sequence)
 		next = next_block(sequence);
 		jump_numbers(sequence, jumps);
 		write_jump(newest, next, reason);
+
+		/* Who reads beyond it finds it on record. */
+		if (!published)
+			publish(db, (uint64) newest + 1);
 	}
 	else if (next <= newest)
 	{
@@ -476,20 +494,16 @@ evento_positions_take(int64 n)
 {
 	EventoDb   *db = evento_db();
 	Oid			sequence = evento_rel(EVENTO_REL_POSITIONS);
-	EventoSlot *slot = evento_my_slot();
 	int64		first;
 
-	Assert(n > 0 && !published);
+	Assert(n > 0);
 
 	if (unlikely(pg_atomic_read_u32(&db->seeded) != sequence))
 		seed_for_append(db, sequence);
 
-	pg_atomic_write_u32(&slot->db, (uint32) evento_db_index(db));
-	pg_atomic_write_u32(&slot->pid, (uint32) MyProcPid);
-	pg_write_barrier();
-	published = true;
-	pg_atomic_write_u64(&slot->lower, pg_atomic_read_u64(&db->counter));
-	pg_memory_barrier();
+	/* Else it has seeded, and is not behind that. */
+	if (likely(!published))
+		publish(db, pg_atomic_read_u64(&db->counter));
 	first = (int64) pg_atomic_fetch_add_u64(&db->counter, n);
 
 	if (unlikely(pg_atomic_read_u64(&db->reserved) < (uint64) (first + n - 1)))

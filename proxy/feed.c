@@ -762,6 +762,12 @@ evp_feed_watermark(const evp_feed_t *feed)
 	return feed->watermark;
 }
 
+uint64_t
+evp_feed_history(const evp_feed_t *feed)
+{
+	return feed->history;
+}
+
 void
 evp_feed_session_changed(evp_feed_t *feed, evp_session_t *session)
 {

@@ -21,6 +21,8 @@ void evp_feed_last(evp_feed_t *feed, evp_request_t *request);
 /* A position that every event appended from now on lies behind, as far as it is known here; -1 before the database was
  * first reached. */
 int64_t evp_feed_watermark(const evp_feed_t *feed);
+/* The history (db.h) that it is of. */
+uint64_t evp_feed_history(const evp_feed_t *feed);
 /* The newest events, for others that read the log; NULL before the database was first reached.  They are kept in memory
  * while this is called every few seconds. */
 const struct evp_tail *evp_feed_tail(evp_feed_t *feed);

@@ -14,6 +14,7 @@
 
 #define READ_EVENTS		100		/* where the request does not say how many */
 #define READ_MOST		1000
+#define LOST_MAX		((size_t) 16 * 1024 * 1024)
 #define ANSWER_MAX		((size_t) 1024 * 1024 * 1024)
 
 typedef struct fetch
@@ -22,6 +23,7 @@ typedef struct fetch
 	evp_http_query_t *query;
 	evp_cursor_t cursor;
 	evp_buf_t	answer;			/* the events, with commas between */
+	evp_buf_t	lost;			/* the jump that the client stands in; empty: none */
 	int64_t		count;
 	uint64_t	until;			/* answered then at the latest */
 } fetch_t;
@@ -33,6 +35,7 @@ free_fetch(fetch_t *fetch)
 	evp_http_query_free(fetch->query);
 	free(fetch->query);
 	evp_buf_free(&fetch->answer);
+	evp_buf_free(&fetch->lost);
 	free(fetch);
 }
 
@@ -51,8 +54,14 @@ answer_fetch(fetch_t *fetch)
 	evp_buf_init(&b, ANSWER_MAX);
 	evp_buf_append_str(&b, "{\"events\":[");
 	evp_buf_append(&b, fetch->answer.data, fetch->answer.len);
-	evp_buf_appendf(&b, "],\"position\":%" PRId64 "}\n", fetch->cursor.position);
-	b.failed = b.failed || fetch->answer.failed;
+	evp_buf_appendf(&b, "],\"position\":%" PRId64, fetch->cursor.position);
+	if (fetch->lost.len > 0)
+	{
+		evp_buf_append_str(&b, ",\"lost_range\":");
+		evp_buf_append(&b, fetch->lost.data, fetch->lost.len);
+	}
+	evp_buf_append_str(&b, "}\n");
+	b.failed = b.failed || fetch->answer.failed || fetch->lost.failed;
 	evp_metrics.http_events += (uint64_t) fetch->count;
 	evp_http_add_header(request, "Evento-Position", "%" PRId64, fetch->cursor.position);
 	free_fetch(fetch);
@@ -71,6 +80,19 @@ take_event(void *arg, const evp_event_t *event)
 		evp_buf_append_u8(&fetch->answer, ',');
 	evp_http_put_event(&fetch->answer, event);
 	return true;
+}
+
+/* One that comes behind another is where the client stands. */
+static void
+put_lost(void *arg, const evp_jump_t *jump)
+{
+	fetch_t    *fetch = arg;
+
+	/* Not one that it has reached by what it is given: it comes back and is told. */
+	if (fetch->count > 0)
+		return;
+	evp_buf_reset(&fetch->lost);
+	evp_buf_append_str(&fetch->lost, jump->text);
 }
 
 /* Answers, or goes on where there is nothing yet and time is left. */
@@ -101,18 +123,18 @@ on_failed(void *arg, const char *sqlstate, const char *message)
 	evp_http_problem(request, &problem);
 }
 
-static const evp_cursor_events_t cursor_events = {.take = take_event,.ready = move_on,.failed = on_failed};
+static const evp_cursor_events_t cursor_events = {.take = take_event,.lost = put_lost,.ready = move_on,.failed = on_failed};
 
 static void
 on_tick(void *work, uint64_t now)
 {
 	fetch_t    *fetch = work;
 
-	/* One whose first read has not ended waits for that. */
-	if (now >= fetch->until && fetch->cursor.asked)
+	/* One whose first read has not ended waits for that; and one that is kept from going on, for as long as for a read. */
+	if (now >= fetch->until && (fetch->cursor.asked || (fetch->cursor.barred > 0 && now >= fetch->cursor.give_up)))
 		answer_fetch(fetch);
 	else if (fetch->cursor.state == EVP_CURSOR_HEAD)
-		(void) evp_cursor_step(&fetch->cursor);	/* keeps the tail */
+		move_on(fetch);			/* keeps the tail */
 }
 
 static void
@@ -165,6 +187,7 @@ start_fetch(evp_http_request_t *request, evp_http_query_t *query)
 	fetch->request = request;
 	fetch->query = query;
 	evp_buf_init(&fetch->answer, ANSWER_MAX);
+	evp_buf_init(&fetch->lost, LOST_MAX);
 	if (query->wait > request->proxy->config.http_wait)
 		query->wait = request->proxy->config.http_wait;
 	fetch->until = evp_now(request->proxy) + (request->head || request->proxy->draining ? 0 : query->wait);

@@ -11,6 +11,7 @@
 #include "db.h"
 #include "fair.h"
 #include "feed.h"
+#include "jumps.h"
 #include "log.h"
 #include "reads.h"
 #include "rows.h"
@@ -30,6 +31,7 @@ typedef struct read
 struct evp_http_log
 {
 	evp_proxy_t *proxy;
+	evp_jumps_t *jumps;
 	evp_cursor_t *queued;
 	evp_cursor_t *head;			/* cursors that wait for the log to grow */
 	unsigned	reading;
@@ -78,6 +80,44 @@ evp_cursor_wants(const evp_http_query_t *filter, const evp_event_t *event)
 		(filter->context.p == NULL || evp_tail_match(filter->context, event->context));
 }
 
+/* ---- positions that were left out ---- */
+
+/* Who stands among them has read what is lost, and is told before it is given anything else. */
+static void
+tell_lost(evp_cursor_t *cursor)
+{
+	const evp_jump_t *jump = evp_jumps_find(cursor->log->jumps, cursor->position);
+
+	if (jump == NULL || jump->next == cursor->told)
+		return;
+	cursor->told = jump->next;
+	cursor->events->lost(cursor->arg, jump);
+}
+
+/* May a cursor go on to a position?  Not before it is known whether it stands in a jump. */
+static bool
+may_pass(evp_cursor_t *cursor, int64_t to)
+{
+	if (cursor->position > 0 && to > cursor->position)
+	{
+		if (!evp_jumps_known(cursor->log->jumps, cursor->position, to))
+		{
+			cursor->barred = to;
+			return false;
+		}
+		tell_lost(cursor);
+	}
+	cursor->barred = 0;
+	return true;
+}
+
+/* The same for an event, which has no jump before it where it is the very next. */
+static bool
+may_take(evp_cursor_t *cursor, const evp_event_t *event)
+{
+	return event->position == cursor->position + 1 || may_pass(cursor, event->position);
+}
+
 /* ---- reads ---- */
 
 static void
@@ -111,11 +151,11 @@ take_rows(evp_cursor_t *cursor, const PGresult *rows)
 		if (evp_story_event(rows, row, 2, &event))
 		{
 			event.stream = evp_row_bytes(rows, row, 1);
-			if (!cursor->events->take(cursor->arg, &event))
+			if (!may_take(cursor, &event) || !cursor->events->take(cursor->arg, &event))
 				return;
 			cursor->position = event.position;
 		}
-		else if (evp_row_int64(rows, row, 0, &scanned) && scanned > cursor->position)
+		else if (evp_row_int64(rows, row, 0, &scanned) && scanned > cursor->position && may_pass(cursor, scanned))
 			cursor->position = scanned;
 	}
 }
@@ -149,9 +189,11 @@ on_read(void *arg, const evp_db_result_t *result)
 	else
 	{
 		take_rows(cursor, result->rows);
-		cursor->asked = true;
+		cursor->asked = cursor->asked || cursor->barred == 0;
 		/* The head, by the database's own word; but by a standby's only where nobody knows of more. */
-		if (cursor->position == before && PQntuples(result->rows) <= 1 &&
+		if (cursor->barred > 0)
+			set_state(cursor, EVP_CURSOR_HEAD);
+		else if (cursor->position == before && PQntuples(result->rows) <= 1 &&
 			!(result->standby && evp_feed_watermark(log->proxy->feed) > before))
 			set_state(cursor, EVP_CURSOR_HEAD);
 		cursor->events->ready(cursor->arg);
@@ -184,6 +226,8 @@ send_read(read_t *read, const evp_db_statement_t *statement)
 	int64_t		watermark = evp_feed_watermark(proxy->feed);
 	int64_t		wanted = cursor->position < watermark ? cursor->position + 1 : cursor->position;
 
+	/* Most will be known when the read has ended. */
+	(void) evp_jumps_known(read->log->jumps, cursor->position, 0);
 	if (watermark < 0)
 		evp_db_run(proxy->db, EVP_DB_READ, statement, on_read, read);
 	else
@@ -227,7 +271,7 @@ evp_cursor_init(evp_cursor_t *cursor, evp_http_log_t *log, const evp_http_query_
 	*cursor = (evp_cursor_t) {.log = log,.events = events,.arg = arg,.filter = filter,.position = filter->after};
 }
 
-/* Goes through the tail; true where all of it was looked at. */
+/* Goes through the tail; true where all of it was looked at, or the cursor is kept from it. */
 static bool
 walk(evp_cursor_t *cursor, const evp_tail_t *tail)
 {
@@ -235,11 +279,13 @@ walk(evp_cursor_t *cursor, const evp_tail_t *tail)
 
 	while ((event = evp_tail_next(tail, cursor->position)) != NULL)
 	{
+		if (!may_take(cursor, event))
+			return true;
 		if (evp_cursor_wants(cursor->filter, event) && !cursor->events->take(cursor->arg, event))
 			return false;
 		cursor->position = event->position;
 	}
-	if (cursor->position < tail->to)
+	if (cursor->position < tail->to && may_pass(cursor, tail->to))
 		cursor->position = tail->to;
 	return true;
 }
@@ -254,6 +300,14 @@ evp_cursor_step(evp_cursor_t *cursor)
 	{
 		start_reads(log);
 		return cursor->state;
+	}
+	evp_jumps_look(log->jumps);
+	tell_lost(cursor);
+	if (cursor->barred > 0)
+	{
+		if (!may_pass(cursor, cursor->barred))
+			return cursor->state;
+		set_state(cursor, EVP_CURSOR_IDLE);
 	}
 	tail = evp_feed_tail(log->proxy->feed);
 	/* At the head by the database's word, only news from there make it ask again. */
@@ -279,7 +333,7 @@ evp_cursor_close(evp_cursor_t *cursor)
 	set_state(cursor, EVP_CURSOR_IDLE);
 }
 
-/* The tail has grown, or begins elsewhere. */
+/* The tail has grown, or begins elsewhere; or it is known where the log left positions out. */
 static void
 on_tail(void *arg)
 {
@@ -307,6 +361,12 @@ evp_http_log_new(evp_proxy_t *proxy)
 	if (log == NULL)
 		return NULL;
 	log->proxy = proxy;
+	log->jumps = evp_jumps_new(proxy, on_tail, log);
+	if (log->jumps == NULL)
+	{
+		free(log);
+		return NULL;
+	}
 	evp_feed_watch(proxy->feed, on_tail, log);
 	return log;
 }
@@ -315,10 +375,14 @@ void
 evp_http_log_stop(evp_http_log_t *log)
 {
 	log->stopped = true;
+	evp_jumps_stop(log->jumps);
 }
 
 void
 evp_http_log_free(evp_http_log_t *log)
 {
+	if (log == NULL)
+		return;
+	evp_jumps_free(log->jumps);
 	free(log);
 }

@@ -9,6 +9,7 @@
 
 #include "event.h"
 #include "http_parse.h"
+#include "jumps.h"
 #include "proxy.h"
 
 typedef struct evp_http_log evp_http_log_t;
@@ -21,10 +22,11 @@ typedef enum evp_cursor_state
 	EVP_CURSOR_HEAD				/* there is nothing more yet */
 } evp_cursor_state_t;
 
-/* Called while the cursor moves, never from within evp_cursor_step but for take. */
+/* Called while the cursor moves, never from within evp_cursor_step but for take and lost. */
 typedef struct evp_cursor_events
 {
 	bool		(*take) (void *arg, const evp_event_t *event);	/* an event; false: no room, the cursor stays before it */
+	void		(*lost) (void *arg, const evp_jump_t *jump);	/* it stands among positions that were left out; before what comes behind */
 	void		(*ready) (void *arg);	/* a read has ended, or the log has grown: step again */
 	void		(*failed) (void *arg, const char *sqlstate, const char *message);	/* a read failed; sqlstate "" : no database */
 } evp_cursor_events_t;
@@ -40,6 +42,8 @@ typedef struct evp_cursor
 	evp_cursor_state_t state;
 	int64_t		position;		/* everything up to it was given, or does not match */
 	bool		asked;			/* the database was asked once: an answer is not for want of a notification */
+	int64_t		barred;			/* it goes on to here when it is known whether it stands in a jump; 0: it is not kept */
+	int64_t		told;			/* the jump that it was told of last, by what is next there */
 	int64_t		max;			/* of one read: events, */
 	size_t		bytes;			/* and data */
 	uint64_t	give_up;		/* a database that is away is waited for until then, with each read */

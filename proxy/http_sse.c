@@ -46,6 +46,17 @@ take_event(void *arg, const evp_event_t *event)
 	return true;
 }
 
+/* An event of its own kind and without an id: who does not ask for it goes on as if it were not there. */
+static void
+put_lost(void *arg, const evp_jump_t *jump)
+{
+	stream_t   *stream = arg;
+
+	evp_buf_append_str(&stream->piece, "event: lost_range\ndata: ");
+	evp_buf_append_str(&stream->piece, jump->text);
+	evp_buf_append_str(&stream->piece, "\n\n");
+}
+
 /* Gives the client what there is now. */
 static void
 wake(stream_t *stream)
@@ -76,7 +87,7 @@ on_failed(void *arg, const char *sqlstate, const char *message)
 	stream->retry_at = evp_now(stream->proxy) + RETRY_MS;
 }
 
-static const evp_cursor_events_t cursor_events = {.take = take_event,.ready = on_ready,.failed = on_failed};
+static const evp_cursor_events_t cursor_events = {.take = take_event,.lost = put_lost,.ready = on_ready,.failed = on_failed};
 
 /* A comment, and how far the log was looked at where nothing matched. */
 static void

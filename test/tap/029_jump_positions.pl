@@ -78,6 +78,23 @@ for my $case ([ 'append' => q{SELECT evento.append('s', 'T', '1')} ], [ 'jump' =
 	$node->log_is_sound("rolled back to a savepoint, then $db", $db);
 }
 
+# ---- a jump that is not on record yet ----
+
+# The log belongs to a timeline before this one, and has no event, so that not the worker jumps but a session.
+$node->safe_psql('postgres', 'CREATE DATABASE behind');
+$node->safe_psql('behind', 'CREATE EXTENSION evento');
+$node->safe_psql('behind', 'INSERT INTO evento._identity SELECT true, s.system_identifier, d.oid, 0 FROM pg_control_system() s, pg_database d WHERE datname = current_database()');
+my $session = $node->background_psql('behind');
+$session->query_safe('BEGIN; SELECT evento._numbers_check()');
+my $behind = $node->safe_psql('behind', q{SELECT evento.append('s', 'T', '1') AS v \gset
+SELECT first FROM evento.last_append()});
+is($node->safe_psql('behind', q{SELECT evento.watermark() || ' ' || (SELECT count(*) FROM evento.read_all()) || ' ' || (SELECT count(*) FROM evento.jumps)}), '0 0 0', 'while a jump is not committed nobody reads behind it');
+$session->query_safe('COMMIT');
+$session->quit;
+is($node->settle('behind'), $behind, 'then all do');
+is($node->safe_psql('behind', "SELECT last_position || ' ' || (next_position <= $behind) FROM evento.jumps"), '0 true', 'and find it on record');
+$node->log_is_sound('after a jump that was late', 'behind');
+
 # ---- a transaction that another session ends ----
 
 is($node->state_of(q{BEGIN; SELECT evento.jump_positions('two'); PREPARE TRANSACTION 'two'}), 'V0007', 'a jump cannot be prepared');

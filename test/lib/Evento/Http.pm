@@ -107,7 +107,7 @@ sub head
 	return $self->{head} // '';
 }
 
-# The next block: { id, data, comment }, undef where none comes in time or the stream has ended.
+# The next block: { id, event, data, comment }, undef where none comes in time or the stream has ended.
 sub block
 {
 	my ($self, $seconds) = @_;
@@ -131,14 +131,14 @@ sub block
 	}
 }
 
-# The next event, decoded, with its text and id.
+# The next event, decoded, with its text and id; those of other kinds are passed over, as by EventSource. kind: of that one, instead.
 sub event
 {
-	my ($self, $seconds) = @_;
+	my ($self, $seconds, $kind) = @_;
 	my $until = time + ($seconds // 20);
 	while (my $block = $self->block($until > time ? $until - time : 0))
 	{
-		next if !defined $block->{data};
+		next if !defined $block->{data} || ($block->{event} // 'message') ne ($kind // 'message');
 		my $event = JSON::PP->new->utf8->decode($block->{data});
 		return { %$event, id_sent => $block->{id}, text => $block->{data} };
 	}

@@ -123,6 +123,12 @@ like($stream->head, qr{^Content-Type: text/event-stream\r?$}m, 'server-sent even
 my $first = $stream->event;
 is(misfit(JSON::PP->new->decode($first->{text}), { '$ref' => '#/components/schemas/Event' }, ''), '', 'the data of one is an event');
 $stream->close;
+my $gap = 10 + $node->safe_psql('postgres', q(SELECT last_position FROM evento.jump_positions('a test')));
+my $lost;
+ok($open->wait_for(sub { $lost = $http->get("/events?after=$gap")->{json}{lost_range} }), 'who asks from where the log left positions out is told');
+is($lost->{reason}, 'a test', 'why');
+my $told = $http->events("/events?after=$gap")->event(20, 'lost_range') // {};
+is(misfit(JSON::PP->new->decode($told->{text} // '{}'), { '$ref' => '#/components/schemas/Jump' }, ''), '', 'as by server-sent events');
 is($shut->get($_)->{status}, 401, "$_ is closed beyond a loopback address") for '/cluster', '/events', '/streams/s';
 is($shut->post('/streams/s', $event)->{status}, 401, 'as is an append');
 is($shut->get($_, Authorization => 'Bearer nothing')->{status}, 403, "$_ is so to an unknown token") for '/cluster', '/events', '/streams/s';

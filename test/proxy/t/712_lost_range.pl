@@ -4,7 +4,7 @@
 #   read: a bundle's projector, one in SQL, one that keeps its position
 #   elsewhere, and a reader of server-sent events.  Nothing that is lost is given
 #   to anybody afterwards, no position is given twice, everybody goes on behind
-#   the jump, and who has read lost events is named.
+#   the jump, and who has read lost events is named, or told.
 use strict;
 use warnings;
 
@@ -80,6 +80,10 @@ is_deeply(fetched($bundle, 3, 'Behind'), [], 'who has not read them gets none fr
 is_deeply(fetched($bundle, 5, 'Ahead'), [], 'who has gets nothing at all yet');
 my $again = Evento::Http->new($two->{http})->events('/events', 'Last-Event-ID' => 5);
 like($again->head, qr{^HTTP/1\.\d 200}, 'a reader comes back at another proxy with a position beyond the end');
+for my $case ([ $stream, 'the stream that stood all the time' ], [ $again, 'the one that came back' ])
+{
+	is(($case->[0]->event(60, 'lost_range') // {})->{last_position}, 3, "$case->[1] is told, before there is anything new");
+}
 
 $cluster->sql(q(SELECT evento.append('after', 'T', '{}') FROM generate_series(1, 2); CALL evento.wait(NULL)));
 my ($first) = $cluster->sql(q(SELECT min(position) FROM evento.events WHERE stream = 'after')) =~ /^(\d+)$/;

@@ -10,6 +10,7 @@ use warnings;
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use JSON::PP;
 use Test::More;
 
 use Evento::Bundle;
@@ -27,7 +28,8 @@ my $proxy = $test->start(flags => { database => hosts($first, $second, $third), 
 my $bundle = $proxy->bundle(bundle => 'shop', instance => 's1');
 my %name = map { $_ => "shop_${_}_1_*" } qw(Ahead Behind);
 $bundle->consumers(Projector => { map { $_ => [ $name{$_} ] } keys %name });
-my $stream = Evento::Http->new($proxy->{http})->events('/events?after=0');
+my $http = Evento::Http->new($proxy->{http});
+my $stream = $http->events('/events?after=0');
 
 # What a component of the bundle is given behind a position, as streams' names.
 sub fetched
@@ -56,6 +58,18 @@ sub streamed
 {
 	my ($n) = @_;
 	return join ' ', map { ($stream->event(60) // {})->{stream} // 'none' } 1 .. $n;
+}
+
+# What a stream of events is told: "last next" of what was left out, and that it has no id; or the stream of the next event.
+sub told
+{
+	my ($from) = @_;
+	while (my $block = $from->block(60))
+	{
+		my $data = JSON::PP->new->utf8->decode($block->{data} // next);
+		return ($block->{event} // '') eq 'lost_range' ? join ' ', @{$data}{qw(last_position next_position)}, $block->{id} // () : $data->{stream};
+	}
+	return 'nothing';
 }
 
 sub named { my ($node) = @_; return $node->safe_psql('postgres', q(SELECT string_agg(consumer, ' ' ORDER BY consumer) FROM evento.consumers WHERE lost_range)) }
@@ -111,7 +125,25 @@ for my $case ([ $first, $second ], [ $second, $third ], [ $third, $first ])
 	# The first one comes back with what it was told last, which the others had lost.
 	my $kept = $new == $first ? 'lost-1 lost-1 ' : '';
 	goes_on(3, 'Behind', "$kept$stream_name $stream_name", "$what: who has not gets nothing that is lost");
-	is(streamed(2), "$stream_name $stream_name", "$what: a stream of events goes on");
+	my ($last, $next) = split /\|/, $new->safe_psql('postgres', 'SELECT last_position, next_position FROM evento.jumps');
+	ok($last < $lost && $lost < $next - 1, "$what: it stands among positions that were left out");
+	is(told($stream), "$last $next", "$what: a stream of events that was there all the time is told");
+	is(streamed(2), "$stream_name $stream_name", "$what: and goes on");
+	for my $stands ($lost, $next - 2)
+	{
+		my $again = $http->events('/events', 'Last-Event-ID' => $stands);
+		is(told($again), "$last $next", "$what: one that comes back is told");
+		is(told($again), $stream_name, "$what: once, and goes on") for 1 .. 2;
+	}
+	my $answer = $http->get("/events?after=$lost&types=T")->{json};
+	is(join(' ', @{ $answer->{lost_range} // {} }{qw(last_position next_position)}, map { $_->{stream} } @{ $answer->{events} }), "$last $next $stream_name $stream_name", "$what: so is one that asks");
+	for my $stands ($last, $next - 1)
+	{
+		is(told($http->events("/events?after=$stands")), $stream_name, "$what: one at $stands is not");
+		$answer = $http->get("/events?after=$stands")->{json};
+		is($answer->{lost_range}, undef, "$what: nor when it asks");
+		is(join(' ', map { $_->{stream} } @{ $answer->{events} }), "$stream_name $stream_name", "$what: for what it is given all the same");
+	}
 	ok($proxy->wait_for(sub { fetched($positions[-1], 'Ahead'); named($new) eq $name{Ahead} }, 60), "$what: the consumer of the bundle is named")
 	  or diag(named($new));
 	is($new->safe_psql('postgres', q(SELECT position FROM evento.consumers WHERE consumer = 'reports')), '3', "$what: a checkpoint in the database went back with the events");
@@ -119,8 +151,6 @@ for my $case ([ $first, $second ], [ $second, $third ], [ $third, $first ])
 	$new->psql('postgres', "SELECT * FROM evento.consumer_claim('elsewhere', '1 h', start => $lost)", stderr => \$told);
 	like($told, qr/WARNING:.*consumer "elsewhere" may have read events that are lost/, "$what: one that comes with a position from elsewhere is told");
 	is(named($new), "elsewhere $name{Ahead}", "$what: and named");
-	my ($last, $next) = split /\|/, $new->safe_psql('postgres', 'SELECT last_position, next_position FROM evento.jumps');
-	ok($last < $lost && $lost < $next - 1, "$what: by what is on record");
 
 	# What the next one loses is in the proxy's memory, and the consumer has yet to read the last of it.
 	@positions = append($new, $stream_name, 1);
@@ -128,5 +158,19 @@ for my $case ([ $first, $second ], [ $second, $third ], [ $third, $first ])
 	$at = $positions[1];
 	push @given, \@positions;
 }
+# ---- positions are left out under a reader that is ahead ----
+
+my $head = $first->safe_psql('postgres', 'SELECT max(position) FROM evento.events');
+my $ahead = $http->events('/events?after=' . ($head + 10));
+for (1 .. 3)
+{
+	my $block = $ahead->block(60);
+	$block = $ahead->block(60) until !$block || defined $block->{comment};
+}
+my ($last, $next) = split /\|/, $first->safe_psql('postgres', q(SELECT * FROM evento.jump_positions('a test')));
+is($last, $head, 'positions are left out');
+append($first, 'new', 1);
+is(told($ahead), "$last $next", 'a reader that was ahead of the log all the time is told');
+is(told($ahead), 'new', 'before it is given what is new');
 is($proxy->stop, 0, 'the proxy ends in order');
 done_testing();
