@@ -53,6 +53,7 @@ listen http
 	mode http
 	balance leastconn
 	option httpchk GET /healthz
+	http-check expect status 200 error-status L7OKC
 @{[ $servers->('http') ]}
 frontend health
 	bind 127.0.0.1:$self->{health}
@@ -70,6 +71,7 @@ CFG
 	}
 	Evento::ProxyTest::started($pid);
 	$self->{pid} = $pid;
+	$self->{log} = "$file.log";
 	my $until = time + 30;
 	until ($self->has_all)
 	{
@@ -81,6 +83,9 @@ CFG
 
 # Does it take all of the proxies for live?
 sub has_all { my ($self) = @_; return HTTP::Tiny->new(timeout => 2)->get("http://127.0.0.1:$self->{health}/healthz")->{success} }
+
+# Has it said that a proxy gets no more of what comes over HTTP?
+sub left_out { my ($self, $name) = @_; return slurp_file($self->{log}) =~ m{Server http/\Q$name\E is (?:stopping|DOWN)} }
 
 sub stop
 {

@@ -1,15 +1,18 @@
 # 406_drain_balanced.pl
 #   Many bundles through HAProxy, in TCP mode, in the clear and with TLS: each of
 #   three proxies is told to stop and started again under load, and no request
-#   fails for it.
+#   fails for it.  Nor does one over HTTP that takes longer than HAProxy needs to
+#   see that its proxy drains.
 use strict;
 use warnings;
 
+use IO::Select;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 use Evento::Balancer;
 use Evento::Certs;
+use Evento::Http;
 use Evento::ProxyTest;
 
 my $why = Evento::Balancer::why_not();
@@ -55,5 +58,29 @@ for my $with (0, 1)
 	$balancer->stop;
 	is($_->stop, 0, "$how: $_->{name} ends") for @proxy;
 }
+
+# ---- over HTTP ----
+
+my @proxy = map { $test->start(flags => { 'drain-time' => '2min', 'drain-delay' => '1s', 'http-timeout' => '2min', 'database-wait' => '2min' }) } 1 .. 2;
+my $balancer = Evento::Balancer->new(@proxy);
+my $session = $test->node->background_psql('postgres');
+$session->query_safe(q(BEGIN; SELECT evento.append('held', 'First', '{}')));
+my $body = '{"type": "Second", "data": {}}';
+my $asked = Evento::Http->new($balancer->{http})->raw("POST /streams/held HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: "
+	  . length($body) . "\r\n\r\n$body");
+my $drains;
+ok($proxy[0]->wait_for(sub { ($drains) = grep { $_->metric(q(queue_items\{queue="appends"\})) } @proxy }), 'an append waits');
+kill 'TERM', $drains->{pid};
+ok($drains->wait_for(sub { $balancer->left_out($drains->{name}) }), 'its proxy drains, and gets no more from HAProxy');
+my ($goes_on) = grep { $_ != $drains } @proxy;
+is(Evento::Http->new($balancer->{http})->post('/streams/other', $body)->{status}, 201, 'another append is done elsewhere');
+ok(!IO::Select->new($asked)->can_read(0), 'the one that waits is not cut off');
+$session->query_safe('COMMIT');
+$session->quit;
+like(do { local $/; <$asked> }, qr{^HTTP/1.1 201 }, 'and is answered');
+ok($drains->wait_for(sub { !$drains->running }), 'then its proxy ends');
+is($drains->{status}, 0, 'in order');
+$balancer->stop;
+is($goes_on->stop, 0, 'as does the other');
 
 done_testing();

@@ -1,5 +1,5 @@
 # What README.md shows is what happens: its first use, statement by statement,
-# and its tables of settings.  Links of all pages lead somewhere.
+# its tables of settings, and HAProxy's.  Links of all pages lead somewhere.
 use strict;
 use warnings;
 
@@ -39,6 +39,20 @@ my %listed = $readme =~ /^\| `(--[\w-]+)` \| (.*?) \|/mg;
 is_deeply(\%listed, \%flags, 'the flags of the proxy, with their defaults');
 
 $node->stop;
+
+# ---- the balancer ----
+
+my ($section) = $readme =~ /^    (listen bundles\n(?:    .*\n)+)/m;
+my ($haproxy) = grep { -x } '/usr/sbin/haproxy', map { "$_/haproxy" } split /:/, $ENV{PATH};
+SKIP:
+{
+	skip 'no HAProxy (Debian: haproxy)', 2 if !$haproxy;
+	my $file = PostgreSQL::Test::Utils::tempdir() . '/haproxy.cfg';
+	append_to_file($file, $section =~ s/^    //mgr);
+	my $said = '';
+	ok(IPC::Run::run([ $haproxy, '-c', '-f', $file ], '<', \'', '>', \$said, '2>&1'), 'HAProxy takes what is shown of its settings');
+	unlike($said, qr/WARNING|ALERT/, 'and warns of nothing');
+}
 
 # ---- links ----
 
