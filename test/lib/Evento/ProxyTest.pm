@@ -101,12 +101,14 @@ sub standby_missing
 	croak 'the setting does not come into force';
 }
 
-# Starts a proxy and waits until it is ready.  flags: settings, undef for one that is not given; wait => 0: only until it listens.
+# Starts a proxy and waits until it is ready.  flags: settings, undef for one that is not given; wait => 0: only until it listens;
+# program: another one than that of program().
 sub start
 {
 	my ($self, %opt) = @_;
 	my $n = ++$self->{proxies};
-	my $proxy = bless { test => $self, name => "proxy$n", log => "$PostgreSQL::Test::Utils::log_path/proxy$n.log", flags => $opt{flags} // {} }, 'Evento::ProxyTest::Proxy';
+	my $proxy = bless { test => $self, name => "proxy$n", log => "$PostgreSQL::Test::Utils::log_path/proxy$n.log", flags => $opt{flags} // {},
+		program => $opt{program} // program() }, 'Evento::ProxyTest::Proxy';
 	for my $again (reverse 0 .. 4)
 	{
 		@$proxy{qw(port internal http)} = map { $opt{flags}{$_} // PostgreSQL::Test::Cluster::get_free_port() } 'bundle-port', 'internal-port', 'http-port';
@@ -185,7 +187,7 @@ sub run
 	{
 		open(STDERR, '>>', $self->{log}) or POSIX::_exit(127);
 		open(STDOUT, '>&', \*STDERR) or POSIX::_exit(127);
-		exec { Evento::ProxyTest::program() } Evento::ProxyTest::program(), @args or POSIX::_exit(127);
+		exec { $self->{program} } $self->{program}, @args or POSIX::_exit(127);
 	}
 	Evento::ProxyTest::started($pid);
 	$self->{pid} = $pid;
