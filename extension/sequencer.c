@@ -225,8 +225,9 @@ last_jump(void)
 static double
 grown_jumps(uint64 system_identifier)
 {
-	TimestampTz since = Max(time_t_to_timestamptz((pg_time_t) (system_identifier >> 32)), last_jump());
-	double		seconds = (double) (GetCurrentTimestamp() - since) / USECS_PER_SEC;
+	TimestampTz made = time_t_to_timestamptz((pg_time_t) (system_identifier >> 32));
+	TimestampTz jumped_at = last_jump();
+	double		seconds = (double) (GetCurrentTimestamp() - Max(made, jumped_at)) / USECS_PER_SEC;
 
 	return Min(Max(seconds, 0), TIME_MOST) / JUMP_GROWS;
 }

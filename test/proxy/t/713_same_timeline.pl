@@ -24,7 +24,8 @@ sub hosts { return sprintf 'host=%s port=%s dbname=postgres user=proxy', join(',
 my $test = Evento::ProxyTest->new(name => 'first', conf => $conf);
 my $first = $test->node;
 my ($second, $third) = map { $test->standby($_) } 'second', 'third';
-my $proxy = $test->start(flags => { database => hosts($first, $second, $third), 'fetch-hold' => '200ms', 'telemetry-interval' => '100ms', 'http-keep-alive' => '300ms' });
+my $proxy = $test->start(flags => { database => hosts($first, $second, $third), 'fetch-hold' => '200ms', 'telemetry-interval' => '100ms', 'http-keep-alive' => '300ms',
+		'http-wait' => '10min' });
 my $bundle = $proxy->bundle(bundle => 'shop', instance => 's1');
 my %name = map { $_ => "shop_${_}_1_*" } qw(Ahead Behind);
 $bundle->consumers(Projector => { map { $_ => [ $name{$_} ] } keys %name });
@@ -74,6 +75,8 @@ sub told
 
 sub named { my ($node) = @_; return $node->safe_psql('postgres', q(SELECT string_agg(consumer, ' ' ORDER BY consumer) FROM evento.consumers WHERE lost_range)) }
 
+sub number { my ($node) = @_; return $node->safe_psql('postgres', q(SELECT nextval('evento._tickets'))) }
+
 sub timeline { my ($node) = @_; return $node->safe_psql('postgres', 'SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)::int') }
 
 # ---- what all three have ----
@@ -104,6 +107,9 @@ for my $case ([ $first, $second ], [ $second, $third ], [ $third, $first ])
 {
 	my ($old, $new) = @$case;
 	my $what = 'promotion ' . $n++;
+	my $number = number($old);
+	my $waits = $http->raw("GET /events?after=$given[-1][-1]&wait=600s HTTP/1.0\r\nHost: localhost\r\n\r\n");
+	ok($proxy->wait_for(sub { $proxy->metric('http_waiting') == 2 }), "$what: a stream of events and a request wait");
 	# The proxy sees nothing of it but another server, whose log reaches further.
 	kill 'STOP', $proxy->{pid};
 	$old->stop('immediate');
@@ -119,6 +125,7 @@ for my $case ([ $first, $second ], [ $second, $third ], [ $third, $first ])
 	kill 'CONT', $proxy->{pid};
 	ok(scalar $proxy->wait_log($n == 2 ? 'the database is on timeline 2' : 'it is another one that is on timeline 2, too', 60), "$what: the proxy tells of it");
 	$proxy->wait_http('/readyz', 60);
+	cmp_ok(number($new), '>', $number, "$what: numbers of locks begin behind all that the server before gave");
 	cmp_ok($positions[0], '>', $given[-1][-1], "$what: positions begin behind all that the server before gave");
 	my $lost = $at;
 	goes_on($at, 'Ahead', "$stream_name $stream_name", "$what: who has read some of what is lost goes on behind it");
@@ -135,6 +142,9 @@ for my $case ([ $first, $second ], [ $second, $third ], [ $third, $first ])
 		is(told($again), "$last $next", "$what: one that comes back is told");
 		is(told($again), $stream_name, "$what: once, and goes on") for 1 .. 2;
 	}
+	my $late = Evento::Http::read_until($waits, sub { 0 }, 60);
+	like($late, qr/"lost_range":\{[^}]*"last_position" : $last,/, "$what: and one that has waited");
+	like($late, qr/"stream":"$stream_name".*"position":\d+,"lost_range"/s, "$what: with what is new");
 	my $answer = $http->get("/events?after=$lost&types=T")->{json};
 	is(join(' ', @{ $answer->{lost_range} // {} }{qw(last_position next_position)}, map { $_->{stream} } @{ $answer->{events} }), "$last $next $stream_name $stream_name", "$what: so is one that asks");
 	for my $stands ($last, $next - 1)
