@@ -97,6 +97,7 @@ struct evp_feed
 };
 
 static void hold(evp_feed_t *feed, fetch_t *fetch);
+static void keep_up(evp_feed_t *feed);
 
 static void
 tell_grown(evp_feed_t *feed)
@@ -259,6 +260,7 @@ on_read(void *arg, const evp_db_result_t *result)
 
 	feed->readers--;
 	evp_turn_wake(&feed->turn);
+	keep_up(feed);
 	if (feed->stopped)
 	{
 		fail_fetch(fetch, EVP_EX_STATE, "the proxy is shutting down");
@@ -500,13 +502,20 @@ forget(evp_feed_t *feed)
 	tell_grown(feed);
 }
 
+/* Connections that read may be up before the one that tells so: nothing is answered before what was known is forgotten. */
+static void
+keep_up(evp_feed_t *feed)
+{
+	if (feed->history != evp_db_history(feed->proxy->db))
+		forget(feed);
+}
+
 static void
 on_state(void *arg, bool up)
 {
 	evp_feed_t *feed = arg;
 
-	if (feed->history != evp_db_history(feed->proxy->db))
-		forget(feed);
+	keep_up(feed);
 	if (up)
 		look(feed);
 }
@@ -593,6 +602,7 @@ on_turn(void *arg)
 	evp_feed_t *feed = arg;
 	fetch_t    *fetch;
 
+	keep_up(feed);
 	while ((fetch = feed->fetches[FETCH_READY]) != NULL)
 		move_on(feed, fetch);
 	while (!feed->stopped && feed->readers < feed->proxy->config.feed_readers && feed->queued.count > 0)
