@@ -3,7 +3,7 @@
 #   own, and the record of what they sent, were answered and saw: a file of
 #
 #	S at n caller kind stream timeout	a caller sends command n for the first time
-#	R at n								and again, with the same correlationId
+#	R at n								and again, with the same correlationId, some after F or G
 #	A at n try revision					its answer
 #	L at n try revision					another one, or one that came too late; n is 0 where nobody has asked
 #	F at n why							it was refused, or failed
@@ -32,6 +32,7 @@ use constant {
 	FINISH => 180,        # for all to come to its end
 	HOLD => 25,           # a fetch without an answer is asked again
 	RESTART => 20,        # so often a consumer dies and goes on from its checkpoint
+	AT_ONCE => 1,         # what fails earlier was refused
 	CUT => 5,             # so often a caller loses its connection, and repeats what is open at the next
 };
 
@@ -129,7 +130,36 @@ sub take_answer
 		$self->write('L', now(), $asked ? $asked->{n} : 0, in_answer($object)) if defined $object || !$asked;
 	}
 	elsif (defined $c->{object}) { $self->write('A', now(), $c->{n}, in_answer($c->{object})) }
-	else { $self->write('F', now(), $c->{n}, $c->{failure} =~ s/\s+/ /gr) }
+	else
+	{
+		$self->write('F', now(), $c->{n}, $c->{failure} =~ s/\s+/ /gr);
+		$self->try_again($end, $c);
+	}
+	return;
+}
+
+sub forget_late
+{
+	my ($self, $end) = @_;
+	for my $c (grep { $self->waited_too_long($end, $_) } values %{ $end->{open} })
+	{
+		delete $end->{open}{ $c->{id} };
+		$self->try_again($end, $c);
+	}
+	return;
+}
+
+# Of what has failed, or had no answer, a caller repeats two of three, once and over another connection: some of these are
+# stored.  Not so what was refused at once.
+sub try_again
+{
+	my ($self, $end, $c) = @_;
+	return if $c->{n} % 3 == 0 || $c->{again} || $self->{ending} || time - $c->{sent} < AT_ONCE;
+	$c->{again} = 1;
+	delete $c->{failure};
+	$c->{sent} = time;
+	$end->{open}{ $c->{id} } = $c;
+	$end->{restart} = time;
 	return;
 }
 
@@ -247,7 +277,12 @@ sub look
 		$self->{read} += length $line;
 		my ($what, $at, $n, $caller) = split ' ', $line;
 		if ($what eq 'S') { $self->{sent}{$n} = [ $at, $caller ]; $self->{last}{$caller} //= 0 }
-		elsif ($what eq 'A') { my $sent = delete $self->{sent}{$n}; $self->{last}{ $sent->[1] } = $sent->[0]; $self->{answered}++ }
+		elsif ($what eq 'A')
+		{
+			# One that was repeated after it failed is not looked at.
+			my $sent = delete $self->{sent}{$n} // next;
+			$self->{last}{ $sent->[1] } = $sent->[0];
+		}
 		elsif ($what eq 'F' || $what eq 'G') { delete $self->{sent}{$n} }
 	}
 	return;
