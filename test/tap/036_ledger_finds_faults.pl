@@ -133,8 +133,8 @@ is($status, 2, 'nor is half of the log');
 # Each is a change of one place in the sources, which has to be there once. They
 # are asleep until the environment of the server wakes one of them.
 my @faults = (
-	[ 'no_slot', 'extension/sequencer.c', 'pg_atomic_write_u64(&slot->lower, pg_atomic_read_u64(&db->counter));',
-		'pg_atomic_write_u64(&slot->lower, getenv("no_slot") ? 0 : pg_atomic_read_u64(&db->counter));' ],
+	[ 'no_slot', 'extension/sequencer.c', 'pg_atomic_write_u64(&slot->lower, lower);',
+		'pg_atomic_write_u64(&slot->lower, getenv("no_slot") ? 0 : lower);' ],
 	[ 'stale_head', 'extension/heads.c', '*version = head->version;', '*version = head->version - (getenv("stale_head") && MyProcPid % 2 == 0 && head->version > 1);' ],
 	[ 'no_flush', 'extension/evento.h', '#endif							/* EVENTO_H */', "#include \"access/xact.h\"\n#define ForceSyncCommit() (getenv(\"no_flush\") ? (void) 0 : (ForceSyncCommit)())\n#endif" ]);
 
