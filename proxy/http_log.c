@@ -305,8 +305,12 @@ evp_cursor_step(evp_cursor_t *cursor)
 	tell_lost(cursor);
 	if (cursor->barred > 0)
 	{
+		/* It waits for news of either kind, and was woken by one that is not what it waits for. */
 		if (!may_pass(cursor, cursor->barred))
-			return cursor->state;
+		{
+			set_state(cursor, EVP_CURSOR_HEAD);
+			return EVP_CURSOR_HEAD;
+		}
 		set_state(cursor, EVP_CURSOR_IDLE);
 	}
 	tail = evp_feed_tail(log->proxy->feed);
