@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use IO::Select;
 use JSON::PP;
 use Test::More;
 use Time::HiRes qw(sleep time);
@@ -174,5 +175,23 @@ ok($one->wait_for(sub { $stream->block(1); $stream->{ended} }), 'ends the stream
 like($one->log, qr/stopped/, 'and all of it');
 unlike($one->log, qr/handle was left open|ERROR/, 'cleanly');
 $two->stop('TERM');
+# ---- the log grows while nobody can say where it left positions out ----
+
+my $held = $node->background_psql('postgres');
+$held->query_safe('BEGIN; LOCK TABLE evento._jumps');
+my $proxy = $test->start(flags => { %flags, 'read-connections' => 4, 'http-wait' => '2min' });
+my $kept = Evento::Http->new($proxy->{http})->raw("GET /events?after=1&types=Wanted&wait=120s HTTP/1.0\r\nHost: localhost\r\n\r\n");
+ok($proxy->wait_for(sub { $proxy->metric('http_waiting') == 1 }), 'a request waits');
+for my $n (1 .. 10)
+{
+	$test->sql(qq(SELECT evento.append('grows', 'Other', '{}'); CALL evento.wait(NULL)));
+	ok($proxy->wait_for(sub { IO::Select->new($kept)->can_read(0) || ($proxy->get('/healthz'))[0] == 200 }, 20), "the proxy goes on, $n") or last;
+}
+$held->query_safe('COMMIT');
+$held->quit;
+$test->sql(q(SELECT evento.append('grows', 'Wanted', '{}')));
+like(do { local $/; <$kept> }, qr{^HTTP/1.\d 200 .*"type":"Wanted"}s, 'and the request has its event');
+is($proxy->stop, 0, 'the proxy ends in order');
+
 $node->stop;
 done_testing();
