@@ -274,7 +274,7 @@ send_renewal(evp_registry_t *r)
 
 	lengths[0] = snprintf(id, sizeof id, "%" PRId64, r->proxy_id);
 	lengths[1] = snprintf(load, sizeof load, "{\"sessions\": %" PRIu64 ", \"requests\": %" PRIu64 ", \"links\": %" PRIu64 "}",
-						  evp_metrics.sessions, evp_metrics.requests, evp_metrics.links);
+						  evp_metrics.sessions, evp_metrics.requests_open, evp_metrics.links);
 	r->asking = true;
 	r->asked_at = evp_now(r->proxy);
 	evp_db_run(r->proxy->db, EVP_DB_CONTROL, &statement, on_renewed, r);

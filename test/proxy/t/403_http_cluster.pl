@@ -50,10 +50,15 @@ ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; join(' ', m
   or diag(explain($cluster->{proxies}));
 my $asked = $other->bundle(bundle => 'web', instance => 'w1');
 $asked->reaches($bundle, 'Change');
+my $id = $asked->command('Change', 'order-1');
+my $open = $bundle->recv('REQ');
 # Links of either: one that it made, one that it accepted.
 ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; my ($one, $two) = map { $_->{load} } @{ $cluster->{proxies} };
-		"$one->{sessions} $one->{requests} $one->{links} $two->{sessions} $two->{links}" eq '0 0 2 2 2' && $two->{requests} > 0 }, 30), 'which changes with what comes')
+		"$one->{sessions} $one->{requests} $one->{links} $two->{sessions} $two->{requests} $two->{links}" eq '0 0 2 2 1 2' }, 30), 'which changes with what comes')
   or diag(explain($cluster->{proxies}));
+$bundle->respond($open, Evento::Bundle::domain_response('Changed', '{}'));
+ok($asked->answer($id), 'what was open is answered');
+ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; $cluster->{proxies}[1]{load}{requests} == 0 }, 30), 'and goes');
 my $same = Evento::Http->new($other->{http})->get('/cluster')->{json};
 is_deeply([ map { $_->{name} } @{ $same->{proxies} } ], [ map { $_->{name} } @{ $cluster->{proxies} } ], 'the other member tells the same members');
 is(join(' ', sort map { $_->{instance} } @{ $same->{bundles} }), 'o1 w1', 'and bundles');
