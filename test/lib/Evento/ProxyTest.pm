@@ -251,6 +251,15 @@ sub wait_log
 	return @found;
 }
 
+# The same of the log since one of its connections was made: an earlier one may have come from the same port.
+sub wait_log_since
+{
+	my ($self, $connection, $pattern) = @_;
+	my @found;
+	$self->wait_for(sub { @found = grep { /$pattern/ } split /\n/, substr($self->log, $connection->{log_from}) });
+	return @found;
+}
+
 sub running
 {
 	my ($self) = @_;
@@ -275,14 +284,20 @@ sub stop
 sub bundle
 {
 	my ($self, %opt) = @_;
-	return Evento::Bundle->connected($self->{port}, %opt);
+	my $from = -s $self->{log};
+	my $bundle = Evento::Bundle->connected($self->{port}, %opt);
+	$bundle->{log_from} = $from;
+	return $bundle;
 }
 
 # A connection that has said nothing yet.
 sub connection
 {
 	my ($self, %opt) = @_;
-	return Evento::Bundle->new($self->{port}, %opt);
+	my $from = -s $self->{log};
+	my $connection = Evento::Bundle->new($self->{port}, %opt);
+	$connection->{log_from} = $from;
+	return $connection;
 }
 
 1;

@@ -25,8 +25,8 @@ sub closed
 	my ($c, $reason, $what) = @_;
 	subtest $what => sub {
 		ok($c->wait_closed, 'closed');
-		is(scalar $proxy->wait_log("warning session \Q$c->{peer}\E(?: \\S+)?: closed: $reason"), 1, 'one line names peer and reason');
-		is(scalar(grep { /session \Q$c->{peer}\E[ :].*closed/ } split /\n/, $proxy->log), 1, 'and no other');
+		is(scalar $proxy->wait_log_since($c, "warning session \Q$c->{peer}\E(?: \\S+)?: closed: $reason"), 1, 'one line names peer and reason');
+		is(scalar $proxy->wait_log_since($c, "session \Q$c->{peer}\E[ :].*closed"), 1, 'and no other');
 		ok($innocent->alive, 'another connection goes on');
 		is($proxy->metric('protocol_errors_total'), ++$breaches, 'counted');
 	};
@@ -128,7 +128,7 @@ for my $ids ([ 'x' x 10000, 'i', 'bundle id is longer than 512 bytes' ], [ '', '
 		is($reject->{code}, 'UNKNOWN_BUNDLE', "rejected: $ids->[2]");
 		like($reject->{reason}, qr/^\Q$ids->[2]\E/, 'with a reason');
 		ok($c->wait_closed, 'and closed');
-		is(scalar $proxy->wait_log("warning session \Q$c->{peer}\E: rejected with UNKNOWN_BUNDLE: "), 1, 'one line');
+		is(scalar $proxy->wait_log_since($c, "warning session \Q$c->{peer}\E: rejected with UNKNOWN_BUNDLE: "), 1, 'one line');
 		$breaches++;
 	}
 	else
@@ -172,7 +172,7 @@ $c->notify('evento:no-such-thing', 'xyz');
 $c->notify('evento:bundle-admin-notification', 'not CBOR');
 $c->notify('evento:bundle-discovery', "\x9f\x9f");
 ok($c->alive, 'unknown notifications and those that are for people only are no reason to close');
-is(scalar $proxy->wait_log("warning session \Q$c->{peer}\E \\S+: discovery is left out of the catalogue: "), 1, 'an unreadable discovery is logged');
+is(scalar $proxy->wait_log_since($c, "warning session \Q$c->{peer}\E \\S+: discovery is left out of the catalogue: "), 1, 'an unreadable discovery is logged');
 for my $bad ([ 'not CBOR', "xyz" ], [ 'a number', cbor_encode(int_(1)) ], [ 'names that are no list', cbor_encode(map_(bundleVersion => int_(1), handlerPayloadTypes => 'x')) ],
 	[ 'a name that is a number', cbor_encode(map_(bundleVersion => int_(1), handlerPayloadTypes => [ int_(5) ])) ])
 {
@@ -180,7 +180,7 @@ for my $bad ([ 'not CBOR', "xyz" ], [ 'a number', cbor_encode(int_(1)) ], [ 'nam
 	$c->notify('evento:bundle-registration', $bad->[1]);
 	subtest "a registration: $bad->[0]" => sub {
 		ok($c->wait_closed, 'closed');
-		is(scalar $proxy->wait_log("warning session \Q$c->{peer}\E \\S+: closed: unreadable registration"), 1, 'one line');
+		is(scalar $proxy->wait_log_since($c, "warning session \Q$c->{peer}\E \\S+: closed: unreadable registration"), 1, 'one line');
 	};
 	$breaches++;
 }
@@ -272,7 +272,7 @@ for (1 .. 8)
 	$silent->respond($req, Evento::Bundle::single($large));
 	$silent->alive;
 }
-is(scalar $proxy->wait_log("session \Q$deaf->{peer}\E deaf/d: closed: output passes output-bytes"), 1, 'a connection that does not read is closed');
+is(scalar $proxy->wait_log_since($deaf, "session \Q$deaf->{peer}\E deaf/d: closed: output passes output-bytes"), 1, 'a connection that does not read is closed');
 ok($innocent->alive, 'another connection goes on');
 
 # Many that begin large messages: the proxy holds no more than it may.

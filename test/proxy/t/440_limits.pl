@@ -106,7 +106,9 @@ sub serve
 	serve($handler, 2);
 	is_deeply(outcomes($caller[0], @ids), { answered => 2, 'this proxy has too many open requests' => 1 }, 'request-bytes: the third large one is refused');
 
+	my $before = $proxy->metric('requests_total');
 	@ids = map { $caller[0]->command('Place', "locked-$_", '{}', lock => "lock-$_") } 1 .. 18;
+	ok($proxy->wait_for(sub { $proxy->metric('requests_total') == $before + 18 && $proxy->metric('requests_open') == 16 }), 'all have come');
 	serve($handler, 16);
 	my $got = outcomes($caller[0], @ids);
 	is($got->{answered}, 16, 'lock-queue: sixteen commands hold their locks');
