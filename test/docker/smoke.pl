@@ -1,9 +1,8 @@
 #!/usr/bin/perl
 # smoke.pl
 #   What "make check" runs of the containers, from nothing: a base image by
-#   debootstrap, with a Docker daemon of the test's own the images of
-#   docker/compose.yaml, made of packages of this machine's release, and
-#   t/001_single.pl.  The long form runs all of t/ with both compose files.
+#   debootstrap, with a Docker daemon of the test's own the images of both compose
+#   files, made of packages of this machine's release, and all of t/ with them.
 #   "make check-docker" does the same with images that it keeps, for both releases.
 #
 #   Nothing but the base image stays behind, and that is tested.  Where a daemon, a
@@ -18,10 +17,12 @@ use POSIX qw(:sys_wait_h);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
+# All images, and one file of tests, may take so long, in seconds, beside other tests.
+use constant { IMAGES_TIMEOUT => 1800, FILE_TIMEOUT => 900 };
+
 my $top = abs_path("$FindBin::RealBin/../..");
 my $dir = $ENV{TESTDIR} // die "TESTDIR names a directory for what is made\n";
 my %pg = (bookworm => 15, trixie => 17);
-my $long = $ENV{EVENTO_LONG};
 my $child;
 my @daemons;
 
@@ -85,16 +86,15 @@ plan skip_all => 'there is no docker-compose here' if !$compose;
 @ENV{qw(EVENTO_RELEASE EVENTO_PG COMPOSE EVENTO_DOCKER_DATA)} = ($release, $pg{$release}, $compose, "$dir/data");
 
 my $began = time;
-my $limit = $long ? 1800 : 600;
-my ($status, $out) = with_daemon($limit, '--outside', "$top/test/docker/images", $long ? () : ('--single'));
-my $why = !defined $status ? "the images could not be made in $limit s" : $status == 77 << 8 ? (split /\n/, $out)[-1] : undef;
+my ($status, $out) = with_daemon(IMAGES_TIMEOUT, '--outside', "$top/test/docker/images");
+my $why = !defined $status ? 'the images could not be made in ' . IMAGES_TIMEOUT . ' s' : $status == 77 << 8 ? (split /\n/, $out)[-1] : undef;
 if (!defined $why)
 {
 	is($status, 0, sprintf 'images are made of nothing: %.0f s', time - $began) or diag(substr $out, -4000);
-	for my $file ($status == 0 ? grep { $long || m{/001_} } sort glob "$top/test/docker/t/*.pl" : ())
+	for my $file ($status == 0 ? sort glob "$top/test/docker/t/*.pl" : ())
 	{
 		$began = time;
-		($status, $out) = with_daemon($long ? 900 : 540, 'perl', $file);
+		($status, $out) = with_daemon(FILE_TIMEOUT, 'perl', $file);
 		if (defined $status && $status == 77 << 8)
 		{
 			$why = (split /\n/, $out)[-1];

@@ -40,7 +40,7 @@ $jobs =~ /^[1-9]\d{0,2}$/ or die "JOBS must be a number from 1 on, not \"$jobs\"
 my $slow = $long || $suppressions;
 my $file_timeout = ($timeout // ($slow ? 3600 : $asserts ? 900 : 300)) * (1 + ($jobs - 1) / 2);
 # What makes images of nothing takes longer.
-my $docker_timeout = $slow ? 3600 : 1200;
+my $docker_timeout = $slow ? 3600 : 2400;
 my $all_timeout = $slow ? 36000 : 7200;
 my @wanted = split ' ', $ENV{TESTS} // '';
 my $logs_lock;

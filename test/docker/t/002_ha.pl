@@ -32,13 +32,6 @@ sub primary
 	return;
 }
 
-# SQL through HAProxy, as the proxies' user, whose password the servers have.
-sub balanced_sql
-{
-	my ($from, $port, $sql) = @_;
-	return ($c->execute($from, 'sh', '-c', 'PGPASSWORD=$(cat /run/secrets/proxy_password) exec psql -XqAt -h haproxy -p "$1" -U app_proxy -d app -c "$2"', 'sh', $port, $sql))[1];
-}
-
 # ---- up ----
 
 $c->up;
@@ -51,6 +44,14 @@ for my $server (@servers)
 }
 is($c->sql($primary, q{SELECT current_setting('server_version_num')::int / 10000}), $ENV{EVENTO_PG}, 'in the PostgreSQL that was asked for');
 like($c->sql($primary, 'SHOW synchronous_standby_names'), qr/postgres[123]/, 'a commit waits for a standby');
+
+# ---- secrets ----
+
+my %password = map { my ($name) = m{(\w+)_password$}; $name => ($c->execute($primary, 'cat', "/run/secrets/$_"))[1] } split /\n/, ($c->execute($primary, 'ls', '/run/secrets'))[1];
+is_deeply([ sort keys %password ], [qw(proxy replication restapi rewind superuser)], 'passwords were made');
+is(scalar(grep { !/^[0-9a-f]{64}$/ } values %password), 0, 'of 256 bits');
+$c->keeps_secret(\%password, 'secrets', @servers, qw(etcd1 proxy1 haproxy));
+isnt(($c->execute('etcd1', 'test', '-e', '/run/secrets'))[0], 0, 'etcd has none of them');
 
 # ---- who reaches whom ----
 
@@ -70,12 +71,11 @@ ok(!reaches('external', $address, 5432), 'nor by its address');
 ok(!reaches('internal', 'etcd1', 2379), 'and etcd from neither');
 
 is($c->request('GET', $port{balancer}, '/cluster')->{status}, 401, 'without a token nothing is told');
-$c->{token} = ($c->execute((grep { $_ ne $primary } @servers)[0], 'evento-psql', '-XqAt', '-c', q{SELECT evento.create_bundle_token('test', http => 'write')}))[1];
-like($c->{token}, qr/^evt_/, 'a token is made at the primary, asked from a standby');
+$c->make_token((grep { $_ ne $primary } @servers)[0]);
 
 for my $proxy (@proxies)
 {
-	is(Evento::Compose::until_true(60, sub { $c->request('GET', $port{$proxy}, '/cluster')->{success} }), 1, "$proxy: it opens this one");
+	is(Evento::Compose::until_true(120, sub { $c->request('GET', $port{$proxy}, '/cluster')->{success} }), 1, "$proxy: it opens this one");
 }
 
 my ($status, $listed) = $c->execute('postgres1', qw(patronictl -c /etc/evento/patroni.yaml list));
@@ -89,8 +89,8 @@ $c->each_serves('order-1', $id, map { $_ => $port{$_} } @proxies);
 my $nodes = $c->request('GET', $port{proxy1}, '/cluster')->{json}{nodes};
 is_deeply([ sort map { $_->{role} } @$nodes ], [qw(primary standby standby)], 'and three nodes of the database');
 is(scalar(grep { $_->{role} eq 'standby' && defined $_->{lag_bytes} } @$nodes), 2, 'with the lag of each standby');
-is(balanced_sql($servers[0], 5432, 'SELECT pg_is_in_recovery()'), 'f', 'one endpoint leads SQL to the primary');
-is(balanced_sql($servers[0], 5433, 'SELECT pg_is_in_recovery()'), 't', 'and another to a standby');
+is($c->balanced_sql($servers[0], 5432, 'SELECT pg_is_in_recovery()'), 'f', 'one endpoint leads SQL to the primary');
+is($c->balanced_sql($servers[0], 5433, 'SELECT pg_is_in_recovery()'), 't', 'and another to a standby');
 
 # ---- reads from standbys ----
 
@@ -159,7 +159,7 @@ END
 }
 sub acknowledged { return map { [split] } split /\n/, -e $log ? Evento::Compose::slurp($log) : '' }
 
-ok(Evento::Compose::until_true(60, sub { acknowledged() >= 50 }), 'events are appended');
+ok(Evento::Compose::until_true(120, sub { acknowledged() >= 50 }), 'events are appended');
 my $killed_at = time;
 $c->kill_container($primary);
 my $before = (grep { $_->[1] < $killed_at } acknowledged())[-1][0];
@@ -189,10 +189,10 @@ my $in_log = $c->sql($promoted, q{SELECT string_agg(data->>'n', ' ' ORDER BY ver
 my @stored = split ' ', $in_log;
 ok("$in_log " =~ /\A\Q@acknowledged \E/, 'every acknowledged event is in the log, once, in order: ' . @acknowledged) or diag("acknowledged: @acknowledged\nin the log: $in_log");
 cmp_ok(scalar @stored, '<=', @acknowledged + 1, 'and no other');
-my $there = Evento::Compose::until_true(60, sub { ($c->sql($primary, q{SELECT count(*) FROM evento.events WHERE stream = 'count-1'}) // '') eq @stored });
+my $there = Evento::Compose::until_true(120, sub { ($c->sql($primary, q{SELECT count(*) FROM evento.events WHERE stream = 'count-1'}) // '') eq @stored });
 ok($there, 'the node that came back has them all');
 $c->shows_live($port{proxy2}, \@proxies, 'all proxies are live');
-is(Evento::Compose::until_true(60, sub { balanced_sql($promoted, 5432, 'SELECT pg_is_in_recovery()') eq 'f' ? 'yes' : undef }), 'yes', 'the endpoint of SQL leads to the new primary');
+is(Evento::Compose::until_true(120, sub { $c->balanced_sql($promoted, 5432, 'SELECT pg_is_in_recovery()') eq 'f' ? 'yes' : undef }), 'yes', 'the endpoint of SQL leads to the new primary');
 $c->wait_healthy('and everything is healthy');
 $c->end_simulation($sim, $promoted, 'a proxy and the primary killed');
 @standbys = grep { $_ ne $promoted } @servers;

@@ -1,6 +1,8 @@
-# docker/compose-tls.yaml behind compose.yaml: bundles and HTTP speak TLS with the
-# certificate that was given, at each proxy and through HAProxy, and nothing is
-# taken in the clear.
+# docker/compose-tls.yaml behind each of the other files, up with the command that
+# docs/cluster.md gives: bundles and HTTP speak TLS with the certificate that was
+# given, at each proxy and through HAProxy, and so do proxies among each other, on
+# the internal network where there is one; nothing is taken in the clear; HAProxy
+# still finds its servers.
 use strict;
 use warnings;
 
@@ -9,10 +11,12 @@ use File::Temp qw(tempdir);
 use FindBin;
 use Test::More;
 
+use Evento::Bundle;
 use Evento::Certs;
 use Evento::Compose;
 
 my $top = abs_path("$FindBin::RealBin/../../..");
+my $page = Evento::Compose::slurp("$top/docs/cluster.md");
 my $certs = Evento::Certs->new;
 my ($cert, $key) = $certs->cert(cn => 'proxies', alt => 'DNS:localhost,DNS:proxies,IP:127.0.0.1');
 my $dir = tempdir('evento-tls.XXXXXX', TMPDIR => 1, CLEANUP => 1);
@@ -25,43 +29,109 @@ for my $name (keys %from)
 }
 chmod 0755, $dir;
 $ENV{EVENTO_TLS} = $dir;
-my $c = Evento::Compose->new(top => $top, file => 'compose.yaml', more => ['compose-tls.yaml'], project => 'evento-tls');
+my @http = (3032, 3132, 3232, 3332);
+my @bundles = (3030, 3130, 3230, 3330);
+my $event = '11111111-1111-4111-8111-111111111111';
 
-# What a port answers over TLS that is checked against the CA.
-sub over_tls
+# What openssl's s_client gets and says at an address, where it checks the
+# certificate against the CA.
+sub s_client
 {
-	my ($port, $text) = @_;
-	my $out = '';
-	IPC::Run::run([ 'timeout', '10', 'openssl', 's_client', '-quiet', '-verify_return_error', '-verify_hostname', 'localhost', '-CAfile', $certs->ca, '-connect', "127.0.0.1:$port" ],
-		'<', \$text, '>', \$out, '2>', \my $err);
+	my ($at, $text, @args) = @_;
+	my ($out, $err) = ('', '');
+	IPC::Run::run([ 'timeout', '60', 'openssl', 's_client', '-verify_return_error', '-CAfile', $certs->ca, '-connect', $at, @args ], '<', \$text, '>', \$out, '2>', \$err);
 	return $out;
 }
 
-sub get { return "GET $_[0] HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" }
-
-$c->up;
-$c->wait_healthy('compose says that everything is healthy') or die "it is not up\n";
-for my $port (3032, 3132, 3232, 3332)
+# What a port answers to a request over HTTP with TLS.  Tests wait for it (answers),
+# since a proxy may just have lost its database for a moment on a busy machine.
+sub over_tls
 {
-	like(over_tls($port, get('/cluster')), qr{^HTTP/1.1 200 .*"proxies":}s, "port $port: HTTP over TLS");
-	isnt($c->request('GET', $port, '/healthz')->{status}, 200, 'and not in the clear');
-}
-# Whether the server at an address shows a certificate of the CA.
-sub shows_certificate
-{
-	my ($at) = @_;
-	my $out = '';
-	IPC::Run::run([ 'timeout', '10', 'openssl', 's_client', '-verify_return_error', '-CAfile', $certs->ca, '-cert', $cert, '-key', $key, '-connect', $at ],
-		'<', \'', '>', \$out, '2>', \my $err);
-	return $out =~ /^Verify return code: 0 \(ok\)|Verification: OK/m;
-}
-ok(shows_certificate("127.0.0.1:$_"), "port $_: bundles over TLS") for 3030, 3130;
-my $address = $c->inspect('proxy1')->{NetworkSettings}{Networks}{'evento-tls_default'}{IPAddress};
-ok(shows_certificate("$address:3031"), 'and proxies among each other');
-for my $port (3132, 3232, 3332)
-{
-	is(() = over_tls($port, get('/cluster')) =~ /"live"\s*:\s*true/g, 3, "port $port: all three are live");
+	my ($c, $port, $what, $body, %headers) = @_;
+	%headers = (Host => 'localhost', Connection => 'close', %headers);
+	$headers{Authorization} = "Bearer $c->{token}" if $c->{token};
+	@headers{ 'Content-Type', 'Content-Length' } = ('application/json', length $body) if defined $body;
+	my $text = join "\r\n", "$what HTTP/1.1", (map { "$_: $headers{$_}" } sort keys %headers), '', $body // '';
+	return s_client("127.0.0.1:$port", $text, '-quiet', '-verify_hostname', 'localhost');
 }
 
-is($c->down, '', 'behind "down -v" nothing is left');
+sub answers
+{
+	my ($what, $right, @request) = @_;
+	my $answer = '';
+	ok(Evento::Compose::until_true(120, sub { ($answer = over_tls(@request)) =~ $right }), $what) or diag($answer);
+	return;
+}
+
+# Whether a port closes the connection of a bundle that speaks in the clear, and says nothing before.
+sub refuses_clear
+{
+	my ($host, $port) = @_;
+	my $bundle = Evento::Bundle->new($port, host => $host);
+	$bundle->hello(bundle => 'clear');
+	return $bundle->wait_closed && !@{ $bundle->{queue} };
+}
+
+sub speaks_tls
+{
+	my ($c, $network) = @_;
+	my $file = $c->{file};
+
+	# ---- HTTP ----
+
+	for my $port (@http)
+	{
+		answers("$file: port $port: HTTP over TLS, and all three proxies are live", qr{^HTTP/1.1 200 .*"proxies":(?:.*"live"\s*:\s*true){3}}s, $c, $port, 'GET /cluster');
+		isnt($c->request('GET', $port, '/healthz')->{status}, 200, 'nothing in the clear');
+	}
+	answers('an event is appended through HAProxy', qr{^HTTP/1.1 20[01] }, $c, 3032, 'POST /streams/order-1', '{"type":"Counted","data":{}}', 'Evento-Event-Id' => $event);
+	answers("and read at port $_", qr{^HTTP/1.1 200 .*\Q$event}s, $c, $_, 'GET /streams/order-1', undef, 'Evento-Stream-Version' => 1) for @http[ 1 .. 3 ];
+
+	# ---- bundles ----
+
+	my %tls = (tls => { ca => $certs->ca, args => [ '-verify_hostname', 'localhost' ] });
+	my $handler = Evento::Bundle->connected(3230, bundle => 'handler', names => ['Probe'], %tls);
+	my $caller = Evento::Bundle->connected(3130, bundle => 'caller', %tls);
+	ok($caller->reaches($handler), "$file: with TLS a bundle at proxy 1 reaches a handler at proxy 2");
+	ok(Evento::Bundle->connected(3030, bundle => 'balanced', %tls)->reaches($handler), 'and so does one behind HAProxy');
+	ok(refuses_clear('127.0.0.1', $_), "port $_: no bundle in the clear") for @bundles;
+
+	# ---- proxies among each other ----
+
+	my $address = $c->inspect('proxy2')->{NetworkSettings}{Networks}{"$c->{project}_$network"}{IPAddress};
+	# Without a handshake s_client says that verification was OK.
+	like(s_client("$address:3031", '', '-cert', $cert, '-key', $key), qr/^subject=CN ?= ?proxies\n.*^New, TLSv1\.3, Cipher is /ms, "$file: proxies speak TLS among each other, on the network \"$network\"");
+	ok(refuses_clear($address, 3031), 'and nothing else');
+	answers("port $_: it has links to and from both others", qr/^evento_proxy_links(?:\{\})? 4\b/m, $c, $_, 'GET /metrics') for @http[ 1 .. 3 ];
+	return;
+}
+
+sub up
+{
+	my ($file, $project) = @_;
+	like($page, qr/^    EVENTO_TLS=\S+ docker-compose -p \S+ -f docker\/\Q$file\E -f docker\/compose-tls.yaml up -d$/m, "$file: the command is documented");
+	my $c = Evento::Compose->new(top => $top, file => $file, more => ['compose-tls.yaml'], project => $project);
+	$c->up;
+	$c->wait_healthy("$file: compose says that everything is healthy") or die "it is not up\n";
+	return $c;
+}
+
+# ---- one machine ----
+
+my $single = up('compose.yaml', 'evento-tls');
+speaks_tls($single, 'default');
+is($single->down, '', 'behind "down -v" nothing is left');
+
+# ---- two networks ----
+
+my $ha = up('compose-ha.yaml', 'evento-ha-tls');
+answers('without a token nothing is told', qr{^HTTP/1.1 401 }, $ha, 3032, 'GET /cluster');
+$ha->make_token('postgres1');
+speaks_tls($ha, 'internal');
+for my $case ([ 5432, 'f', 'the primary' ], [ 5433, 't', 'a standby' ])
+{
+	my ($port, $recovers, $what) = @$case;
+	ok(Evento::Compose::until_true(120, sub { $ha->balanced_sql('postgres1', $port, 'SELECT pg_is_in_recovery()') eq $recovers }), "SQL through HAProxy still leads to $what");
+}
+is($ha->down, '', 'behind "down -v" nothing is left');
 done_testing();

@@ -176,6 +176,38 @@ sub sql
 	return $status == 0 ? $out : undef;
 }
 
+# SQL through HAProxy, at one of its ports, as the proxies' user, whose password the
+# server has that it is asked from.
+sub balanced_sql
+{
+	my ($self, $from, $port, $sql) = @_;
+	return ($self->execute($from, 'sh', '-c', 'PGPASSWORD=$(cat /run/secrets/proxy_password) exec psql -XqAt -h haproxy -p "$1" -U app_proxy -d app -c "$2"', 'sh', $port, $sql))[1];
+}
+
+# Makes a token for events over HTTP, at the primary, asked at one of the servers; from
+# then on requests have it.
+sub make_token
+{
+	my ($self, $server) = @_;
+	$self->{token} = ($self->execute($server, 'evento-psql', '-XqAt', '-c', q{SELECT evento.create_bundle_token('test', http => 'write')}))[1];
+	return like($self->{token}, qr/^evt_/, "a token is made at the primary, asked from $server");
+}
+
+# Tests that services do not give passwords, by name, away: neither a layer of their
+# image nor a variable, an argument or the log of their container.
+sub keeps_secret
+{
+	my ($self, $passwords, @services) = @_;
+	for my $service (@services)
+	{
+		my ($image, $container) = ($self->inspect($service)->{Image}, $self->container($service));
+		my $known = join "\n", map { ($self->command('docker', @$_))[ 1, 2 ] }[ 'history', '--no-trunc', $image ], [ 'inspect', $image ], [ 'inspect', $container ], [ 'logs', $container ];
+		like($known, qr/\bCREATED BY\b.*"Config":.*"HostConfig":/s, "$service: its layers, image and container are known");
+		is(join(' ', grep { index($known, $passwords->{$_}) >= 0 } sort keys %$passwords), '', "$service: no layer, variable, argument or log has a password");
+	}
+	return;
+}
+
 # ---- bundles ----
 
 # Starts a simulator at the balancer's port for bundles; callers have commands under
@@ -229,11 +261,11 @@ sub live_members
 
 # Appends it again, with its id, until it is acknowledged: where a proxy or the
 # database has just gone it may have been stored all the same.  Gives the answer,
-# undef where there is none within a minute.
+# undef where there is none within two minutes.
 sub append_surely
 {
 	my ($self, @event) = @_;
-	return until_true(60, sub { my $answer = $self->append(@event); $answer->{success} ? $answer : undef });
+	return until_true(120, sub { my $answer = $self->append(@event); $answer->{success} ? $answer : undef });
 }
 
 # Tests that a proxy comes to show these members as live, and no other.
@@ -241,7 +273,7 @@ sub shows_live
 {
 	my ($self, $port, $members, $what) = @_;
 	my $live = '';
-	until_true(60, sub { ($live = $self->live_members($port)) eq "@$members" });
+	until_true(120, sub { ($live = $self->live_members($port)) eq "@$members" });
 	return is($live, "@$members", $what);
 }
 
