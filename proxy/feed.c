@@ -147,6 +147,27 @@ move_held(evp_feed_t *feed)
 		set_state(fetch, FETCH_READY);
 }
 
+/* How long before its consumer gives up a fetch is answered. */
+static uint64_t
+margin_of(const fetch_t *fetch)
+{
+	return (fetch->request->deadline - fetch->request->received) / 5;
+}
+
+static void
+begin_wait(fetch_t *fetch)
+{
+	fetch->give_up = evp_store_wait_until(fetch->feed->proxy->store, fetch->request->deadline - margin_of(fetch));
+}
+
+/* The database is waited for from now on: one that was held wanted nothing of it, and it may have been away meanwhile. */
+static void
+queue(fetch_t *fetch)
+{
+	begin_wait(fetch);
+	set_state(fetch, FETCH_QUEUED);
+}
+
 static evp_consumer_key_t
 consumer_key(const fetch_t *fetch)
 {
@@ -564,7 +585,7 @@ move_on(evp_feed_t *feed, fetch_t *fetch)
 		if (is_full(fetch) || (fetch->count > 0 && evp_now(feed->proxy) >= fetch->hold_until))
 			answer_fetch(fetch);
 		else
-			set_state(fetch, FETCH_QUEUED);
+			queue(fetch);
 		return;
 	}
 	while (!is_full(fetch) && (event = evp_tail_next(&feed->tail, fetch->position)) != NULL)
@@ -588,7 +609,7 @@ move_on(evp_feed_t *feed, fetch_t *fetch)
 	{
 		/* One that catches up takes a short answer for the head: it must not be for want of a notification. */
 		fetch->confirmed = true;
-		set_state(fetch, FETCH_QUEUED);
+		queue(fetch);
 	}
 	else if (fetch->count > 0)
 		answer_fetch(fetch);
@@ -654,7 +675,7 @@ evp_feed_fetch(evp_feed_t *feed, evp_request_t *request)
 	const evp_graph_request_t *graph = &request->graph;
 	fetch_t    *fetch = calloc(1, sizeof(*fetch));
 	evp_consumer_key_t key;
-	uint64_t	margin = (request->deadline - request->received) / 5;
+	uint64_t	margin;
 
 	EVP_COUNT(fetches);
 	if (fetch == NULL || feed->stopped)
@@ -670,7 +691,8 @@ evp_feed_fetch(evp_feed_t *feed, evp_request_t *request)
 	fetch->limit = graph->limit <= 0 ? 0 : graph->limit > MAX_LIMIT ? MAX_LIMIT : (size_t) graph->limit;
 	key = consumer_key(fetch);
 	fetch->position = evp_positions_get(feed->positions, &key, fetch->after);
-	fetch->give_up = evp_store_wait_until(feed->proxy->store, request->deadline - margin);
+	margin = margin_of(fetch);
+	begin_wait(fetch);
 	fetch->hold_until = evp_now(feed->proxy) + feed->proxy->config.fetch_hold;
 	if (margin > MARGIN_MS)
 		margin = MARGIN_MS;

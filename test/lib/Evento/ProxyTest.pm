@@ -251,7 +251,7 @@ sub wait_log
 	return @found;
 }
 
-# The same of the log since one of its connections was made: an earlier one may have come from the same port.
+# The same of the log since one of its connections was made, or since another point of it: an earlier line may look the same.
 sub wait_log_since
 {
 	my ($self, $connection, $pattern) = @_;

@@ -16,7 +16,7 @@ use Evento::ProxyTest;
 
 my $test = Evento::ProxyTest->new;
 my $node = $test->node;
-my $proxy = $test->start(flags => { 'database-wait' => '5s', 'fetch-hold' => '20s' });
+my $proxy = $test->start(flags => { 'database-wait' => '5s', 'fetch-hold' => '100s' });
 my $caller = $proxy->bundle(bundle => 'caller', instance => 'c1');
 my $handler = $proxy->bundle(bundle => 'orders', instance => 'h1', names => [qw(Change Do Ask)]);
 my ($id, $answer, $start);
@@ -31,10 +31,11 @@ sub change
 }
 
 is(change('a')->{class}, 'DomainEventMessage', 'a command is stored');
-my $held = $caller->fetch(1);
+my $held = $caller->fetch(1, timeout => 120000);
 
 # ---- stopped ----
 
+$test->sql('ALTER ROLE proxy NOLOGIN');
 $node->stop('fast');
 ok($proxy->wait_for(sub { $proxy->metric('db_up') == 0 }), 'the proxy notices');
 is(($proxy->get('/readyz'))[0], 503, 'and is not ready');
@@ -56,6 +57,17 @@ $handler->respond($handler->recv('REQ'), Evento::Bundle::single(undef));
 is($caller->answer($id)->{class}, 'Single', 'queries go on');
 ok($caller->alive && $handler->alive, 'and bundles stay connected');
 
+# It is back, and what a fetch reads that was held all the time, longer than a database is waited for, is cut off.
+$node->start;
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK TABLE evento.events');
+$test->sql('ALTER ROLE proxy LOGIN');
+my $cut = q(SELECT count(pg_terminate_backend(pid)) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%scan_all%');
+ok($node->poll_query_until('postgres', $cut), 'a fetch that was held all the time reads when the database is back');
+$holder->quit;
+$node->stop('fast');
+ok($proxy->wait_for(sub { $proxy->metric('db_up') == 0 }), 'it goes away once more');
+
 # A handler that was asked before: its event waits for the database.
 $id = $caller->service_command('Do', '{}');
 $handler->respond($handler->recv('REQ'), Evento::Bundle::event_message('Service', 'Done', '{"waited":true}'));
@@ -66,7 +78,7 @@ $proxy->wait_http('/readyz', 15);
 pass('the proxy is ready again by itself');
 is(change('a')->{class}, 'DomainEventMessage', 'commands go on');
 my $fetched = $caller->answer($held, timeout => 10);
-ok($fetched && !defined $fetched->{failure}, 'a fetch that was held all the time is answered');
+ok($fetched && !defined $fetched->{failure}, 'a fetch that was held all the time is answered, once there is something to tell');
 
 # ---- crashes in the middle of commands ----
 

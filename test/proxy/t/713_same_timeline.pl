@@ -112,6 +112,7 @@ for my $case ([ $first, $second ], [ $second, $third ], [ $third, $first ])
 	ok($proxy->wait_for(sub { $proxy->metric('http_waiting') == 2 }), "$what: a stream of events and a request wait");
 	# The proxy sees nothing of it but another server, whose log reaches further.
 	kill 'STOP', $proxy->{pid};
+	my $frozen = { log_from => length $proxy->log };
 	$old->stop('immediate');
 	if ($new == $first)
 	{
@@ -123,7 +124,7 @@ for my $case ([ $first, $second ], [ $second, $third ], [ $third, $first ])
 	my $stream_name = "lost-$n";
 	my @positions = append($new, $stream_name, 2);
 	kill 'CONT', $proxy->{pid};
-	ok(scalar $proxy->wait_log($n == 2 ? 'the database is on timeline 2' : 'it is another one that is on timeline 2, too', 60), "$what: the proxy tells of it");
+	ok(scalar $proxy->wait_log_since($frozen, $n == 2 ? 'the database is on timeline 2' : 'it is another one that is on timeline 2, too'), "$what: the proxy tells of it");
 	$proxy->wait_http('/readyz', 60);
 	cmp_ok(number($new), '>', $number, "$what: numbers of locks begin behind all that the server before gave");
 	cmp_ok($positions[0], '>', $given[-1][-1], "$what: positions begin behind all that the server before gave");
