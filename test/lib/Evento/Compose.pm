@@ -193,8 +193,9 @@ sub make_token
 	return like($self->{token}, qr/^evt_/, "a token is made at the primary, asked from $server");
 }
 
-# Tests that services do not give passwords, by name, away: neither a layer of their
-# image nor a variable, an argument or the log of their container.
+# Tests that services do not give passwords, by name, away: neither a file of a layer
+# of their image nor a variable, an argument or the log of their container; and that
+# no layer has a private key, which would be that of everybody who has the image.
 sub keeps_secret
 {
 	my ($self, $passwords, @services) = @_;
@@ -204,8 +205,30 @@ sub keeps_secret
 		my $known = join "\n", map { ($self->command('docker', @$_))[ 1, 2 ] }[ 'history', '--no-trunc', $image ], [ 'inspect', $image ], [ 'inspect', $container ], [ 'logs', $container ];
 		like($known, qr/\bCREATED BY\b.*"Config":.*"HostConfig":/s, "$service: its layers, image and container are known");
 		is(join(' ', grep { index($known, $passwords->{$_}) >= 0 } sort keys %$passwords), '', "$service: no layer, variable, argument or log has a password");
+		$self->{looked_at}{$image} //= do { $self->layers_keep_secret($image, $passwords, $service); 1 };
 	}
 	return;
+}
+
+# The same of the files in an image's layers.
+sub layers_keep_secret
+{
+	my ($self, $image, $passwords, $what) = @_;
+	my ($rest, $bytes, %found) = ('', 0);
+	open my $layers, '-|', 'docker', 'save', $image or die "docker save: $!\n";
+	binmode $layers;
+	while (read $layers, my $part, 4 << 20)
+	{
+		$bytes += length $part;
+		$part = $rest . $part;
+		$found{$_} = 1 for grep { index($part, $passwords->{$_}) >= 0 } keys %$passwords;
+		# Programs have such a line, too, but no key behind it.
+		$found{'a private key'} = 1 if $part =~ m{-----BEGIN [A-Z ]*PRIVATE KEY-----\r?\n(?:[\w-]+: .*\n)*\s*[A-Za-z0-9+/=]{40}};
+		$rest = substr $part, -4096;
+	}
+	ok(close $layers, "$what: its layers are read");
+	cmp_ok($bytes, '>', 10 << 20, "$what: all of them");
+	return is(join(' ', sort keys %found), '', "$what: no file of a layer has a password or a private key");
 }
 
 # ---- bundles ----
