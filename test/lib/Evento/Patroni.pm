@@ -8,6 +8,7 @@ use strict;
 use warnings;
 
 use Carp qw(croak);
+use Evento::Deaf;
 use HTTP::Tiny;
 use IPC::Run ();
 use JSON::PP qw(decode_json);

@@ -14,6 +14,7 @@ use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
 use Evento::Bundle;
+use Evento::Deaf;
 
 my %pids;
 
