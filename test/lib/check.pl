@@ -39,7 +39,9 @@ $jobs =~ /^[1-9]\d{0,2}$/ or die "JOBS must be a number from 1 on, not \"$jobs\"
 # A file may take so long, in seconds, and longer beside others; and all of them together.
 my $slow = $long || $suppressions;
 my $file_timeout = ($timeout // ($slow ? 3600 : $asserts ? 900 : 300)) * (1 + ($jobs - 1) / 2);
-# What makes images of nothing takes longer.
+# What is built before it is run takes longer.
+my $make_timeout = 3 * $file_timeout;
+# As does what makes images of nothing.
 my $docker_timeout = $slow ? 3600 : 2400;
 my $all_timeout = $slow ? 36000 : 7200;
 my @wanted = split ' ', $ENV{TESTS} // '';
@@ -208,6 +210,8 @@ sub build
 			(-d "$top/../shared/maven" ? (EVENTO_MAVEN_REPOSITORY => abs_path("$top/../shared/maven")) : ()),
 			(defined $host->{user} && $with_java ? (MAVEN_LOCAL_REPOSITORY => maven_cache()) : ()),
 			PG_TEST_PORT_DIR => port_dir(),
+			# As long as what a test waits for otherwise.
+			PGCTLTIMEOUT => 180,
 			PERL5LIB => "$pgxs_src/test/perl:$src/test/lib",
 			PG_REGRESS => "$pgxs_src/test/regress/pg_regress",
 			CMOCKA_MESSAGE_OUTPUT => 'TAP',
@@ -253,7 +257,7 @@ sub begin_item
 		$item->{died} = 'the time for all tests was over';
 		return;
 	}
-	$item->{limit} = { seconds => $item->{kind} eq 'docker' ? $docker_timeout : $file_timeout };
+	$item->{limit} = { seconds => $item->{kind} eq 'docker' ? $docker_timeout : $item->{kind} eq 'make' ? $make_timeout : $file_timeout };
 	$item->{limit}{until} = time + $item->{limit}{seconds};
 	$item->{dir} = $host->mkdir("$host->{dir}/run/$base");
 	# Short, since the names of sockets may not be long.
@@ -304,6 +308,7 @@ sub report_item
 	my (@left, $counts);
 	if ($item->{pid})
 	{
+		$host->wait_for_last(qr/(?:sh|perl)/, part => $base, dir => $item->{dir});
 		@left = grep { !/^(?:sh|perl)$/ } $host->end_processes(part => $base, dir => $item->{dir});
 		$host->unmount_small_disk("$item->{dir}/small");
 		my $text = Evento::Host::slurp($item->{out});

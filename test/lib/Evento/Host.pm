@@ -210,6 +210,16 @@ sub processes
 	return map { [ $_, $exe{$_} ] } keys %found;
 }
 
+# Waits a moment for processes that are on their way out: the postmaster goes a little later than its pid file, which is what
+# pg_ctl waits for. Those of these names are not waited for.
+sub wait_for_last
+{
+	my ($self, $names, %of) = @_;
+	my $until = time + 10;
+	sleep 0.05 while time < $until && grep { $_->[1] !~ m{/$names$} } $self->processes(%of);
+	return;
+}
+
 # Ends all of these processes. Gives the names of those that were there.
 sub end_processes
 {
