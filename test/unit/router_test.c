@@ -759,11 +759,13 @@ wait_ms(uint64_t ms)
 {
 	uint64_t	until = uv_hrtime() + ms * 1000000;
 
-	while (uv_hrtime() < until)
+	do
 	{
 		uv_sleep(5);
 		turn();
-	}
+	} while (uv_hrtime() < until);
+	/* What the last of them found late may be told in the next. */
+	turn();
 }
 
 static void
