@@ -91,12 +91,13 @@ SELECT is((SELECT count(data) FROM evento._events), 1::bigint, 'what is left');
 CREATE INDEX ON evento._events ((data #>> '{}'));
 CREATE INDEX ON evento._events (type) WHERE data IS NOT NULL;
 SELECT count(evento.append('l-1', 'T', to_json(repeat('x', 200)), '1')) FROM generate_series(1, 12000) \gset g_
-SET statement_timeout = '2ms';
+BEGIN;
+SET LOCAL statement_timeout = '2ms';
 \set ON_ERROR_STOP 0
 SELECT evento.erase_stream('l-1', 'cut short');
 \set state :SQLSTATE
 \set ON_ERROR_STOP 1
-RESET statement_timeout;
+ROLLBACK;
 SELECT is(:'state'::text, '57014', 'an erasure can be cancelled');
 SELECT results_eq($$SELECT count(*), count(data), count(metadata) FROM evento.read_stream('l-1')$$, $$VALUES (12000::bigint, 12000::bigint, 12000::bigint)$$, 'then nothing is erased');
 SELECT is(evento.erase_stream('l-1', 'all of it'), 12000::bigint, 'a large one');

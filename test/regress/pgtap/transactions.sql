@@ -31,7 +31,7 @@ COMMIT;
 \set ON_ERROR_STOP 1
 SELECT is((SELECT count(*) FROM evento.streams WHERE stream = 't-3'), 0::bigint, 'a commit that fails');
 SELECT is(evento.append('t-3', 'T', '1', expected => 0), 1::bigint, 'takes the append with it');
-CALL evento.wait(NULL, '5s') \gset
+CALL evento.wait(NULL) \gset
 SELECT is((SELECT count(*) FROM evento.events WHERE stream = 't-3'), 1::bigint, 'and does not hold the watermark back');
 
 -- ---- savepoints ----
@@ -154,7 +154,7 @@ SELECT is((SELECT version FROM evento.streams WHERE stream = 't-1'), 6::bigint, 
 SET synchronous_commit = off;
 SELECT is(evento.append('a-1', 'T', '1'), 1::bigint, 'synchronous_commit = off');
 RESET synchronous_commit;
-CALL evento.wait(NULL, '5s') \gset
+CALL evento.wait(NULL) \gset
 SELECT is((SELECT count(*) FROM evento.events WHERE stream = 'a-1'), 1::bigint, 'reaches the readers as well');
 
 -- rows that come in by COPY, as in a restore, are behind the counter afterwards
@@ -163,6 +163,6 @@ INSERT INTO evento._streams (stream_no, name) VALUES (:w + 100, 'c-1');
 INSERT INTO evento._events SELECT :w + 100, :w + 100, 1, now(), now(), gen_random_uuid(), false, false, 'T', 'default', NULL, '1', NULL;
 SELECT is(evento.append('c-1', 'T', '2', expected => 1), 2::bigint, 'an append after a restored row');
 SELECT cmp_ok((SELECT position FROM evento.read_stream('c-1', 2)), '>', :w + 100::bigint, 'has a higher position');
-CALL evento.wait(NULL, '5s') \gset
+CALL evento.wait(NULL) \gset
 SELECT is((SELECT count(*) FROM evento.events WHERE stream = 'c-1'), 2::bigint, 'and both are read');
 SELECT * FROM finish();
