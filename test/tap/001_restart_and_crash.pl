@@ -124,7 +124,7 @@ for my $crash ('kill -9 of a backend', 'stop -m immediate', 'kill -9 of the serv
 	}
 	$node->finish($_) for @writers;
 	start_again() if $crash !~ /backend/;
-	$node->wait_back or die 'the server did not come back';
+	$node->wait_back($pid) or die 'the server did not come back';
 	eval { $victim->quit } if $victim;
 
 	my $new = 0;

@@ -84,6 +84,7 @@ sub follow
 {
 	my ($reader, $file) = @_;
 	open(my $out, '>', $file) or die $!;
+	$out->autoflush(1);
 	my $session = $reader->{node}->background_psql('postgres');
 	my $after = 0;
 	my $stopped = 0;
@@ -102,7 +103,6 @@ sub follow
 	return;
 }
 
-my $writers = $node->launch('pgbench', '-n', '-c', '32', '-j', '2', '-T', $seconds, @files, 'postgres');
 for my $name (sort keys %readers)
 {
 	my $file = $readers{$name}{file} = $node->basedir . '/reader_' . ($name =~ s/\W/_/gr);
@@ -114,8 +114,22 @@ for my $name (sort keys %readers)
 	POSIX::_exit($ok ? 0 : 1);
 }
 
-is($node->finish($writers, $seconds + 60), 0, 'writers have written') or diag(slurp_file($writers->{err}));
-my ($transactions) = slurp_file($writers->{out}) =~ /number of transactions actually processed: (\d+)/;
+# How many events the naive reader was not given, of those that lie before its last.
+sub skipped_by_naive
+{
+	my @got = slurp_file($readers{'a naive reader'}{file}) =~ /^(\d+)\n/mg;
+	return @got ? $node->safe_psql('postgres', "SELECT count(*) FROM evento._events WHERE position <= $got[-1]") - @got : 0;
+}
+
+# On a machine that is slow they write again, until there is enough of it.
+my $transactions = 0;
+for (1 .. 10)
+{
+	my $writers = $node->launch('pgbench', '-n', '-c', '32', '-j', '2', '-T', $seconds, @files, 'postgres');
+	is($node->finish($writers, $seconds + 60), 0, 'writers have written') or diag(slurp_file($writers->{err}));
+	$transactions += $1 if slurp_file($writers->{out}) =~ /number of transactions actually processed: (\d+)/;
+	last if $transactions > 500 && skipped_by_naive() > 0;
+}
 cmp_ok($transactions, '>', 500, "$transactions transactions");
 my $last = $node->settle;
 $node->wait_for_catchup($standby);

@@ -45,6 +45,7 @@ sub all_see
 	# The watermark is committed asynchronously: a commit that is not brings it to disk.
 	$node->safe_psql('postgres', q{SELECT pg_logical_emit_message(true, 'test', '')});
 	$node->wait_for_catchup($standby);
+	$standby->safe_psql('postgres', "CALL evento.wait($last - 1, '60s')");
 	is($standby->safe_psql('postgres', 'SELECT max(position) FROM evento.events'), $last, "$what: events on the standby");
 	is($standby->safe_psql('postgres', 'SELECT max(position) FROM evento.read_all()'), $last, "$what: read_all on the standby");
 	return;
@@ -157,7 +158,7 @@ my $past = $node->settle;
 is($node->safe_psql('postgres', 'SELECT max(scanned) FROM evento.scan_all(0, NULL, max_scan => NULL)'), $past, 'readers are past the positions of a commit that failed');
 kill 'KILL', $walwriter;
 eval { $_->quit } for $gate, $paused;
-$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'walwriter' AND pid <> $walwriter") or die 'the server did not come back';
+$node->wait_back($walwriter) or die 'the server did not come back';
 cmp_ok($node->safe_psql('postgres', q{SELECT evento.append('s-7', 'T', '1') AS v \gset
 SELECT first FROM evento.last_append()}), '>', $past, 'after a crash they are not given to others');
 

@@ -55,8 +55,7 @@ is($standby->safe_psql('postgres', q{CALL evento.wait(500, '20s')}), '501', 'and
 
 # ---- a synchronous standby that is missing ----
 
-$node->append_conf('postgresql.conf', "synchronous_standby_names = '*'");
-$node->reload;
+$node->set_synchronous('*');
 $node->safe_psql('postgres', q{SELECT evento.append('s-1', 'T', '502')});
 $standby->stop;
 my ($writer, $again, $loader) = map { $node->background_psql('postgres', on_error_stop => 0) } 1 .. 3;

@@ -76,6 +76,7 @@ sub follow
 {
 	my ($sql, $file) = @_;
 	open(my $out, '>', $file) or die $!;
+	$out->autoflush(1);
 	my $session = $subscriber->background_psql('postgres');
 	my $after = 0;
 	my $stopped = 0;
@@ -106,17 +107,30 @@ for my $name (sort keys %readers)
 	POSIX::_exit($ok ? 0 : 1);
 }
 
+# Writers that write for so long at least, until written().
 sub write_for
 {
 	my ($time) = @_;
-	return $publisher->launch('pgbench', '-n', '-c', '16', '-j', '2', '-T', $time, @files, 'postgres');
+	my $end = $publisher->basedir . '/writers_' . int(rand(1e9));
+	my $writers = $publisher->launch('sh', '-c', 'end=$1; shift; until [ -e "$end" ]; do "$@" || exit 1; done', 'sh', $end, 'pgbench', '-n', '-c', '16', '-j', '2', '-T', '2', @files, 'postgres');
+	@$writers{qw(until end)} = (time + $time, $end);
+	return $writers;
 }
 
 sub written
 {
 	my ($writers, $what) = @_;
+	sleep 0.1 while time < $writers->{until};
+	append_to_file($writers->{end}, '');
 	is($publisher->finish($writers, 120), 0, $what) or diag(slurp_file($writers->{err}));
 	return;
+}
+
+# How many events the naive reader was not given, of those that lie before its last.
+sub skipped_by_naive
+{
+	my @got = slurp_file($readers{'a naive reader'}{file}) =~ /^(\d+)\n/mg;
+	return @got ? $subscriber->safe_psql('postgres', "SELECT count(*) FROM evento._events WHERE position <= $got[-1]") - @got : 0;
 }
 
 # All that is committed has come to the subscriber, the watermark too.
@@ -151,6 +165,8 @@ $subscriber->safe_psql('postgres', 'ALTER SUBSCRIPTION evento DISABLE');
 my $before = $publisher->safe_psql('postgres', 'SELECT max(position) FROM evento._events');
 $publisher->poll_query_until('postgres', "SELECT max(position) > $before + 200 FROM evento._events") or die 'nobody writes';
 $subscriber->safe_psql('postgres', 'ALTER SUBSCRIPTION evento ENABLE');
+# Until the naive reader has skipped some, which it does soon.
+for (my $until = time + 60; time < $until && skipped_by_naive() <= 0; sleep 0.2) { }
 written($writers, 'writers have written again');
 
 # Rows that change, and a transaction that fails in its commit.

@@ -151,7 +151,7 @@ $node->poll_query_until('postgres', "SELECT evento.watermark() > $before OR EXIS
 kill 'KILL', $pid;
 eval { $session->quit };
 eval { $gate->quit };
-ok($node->wait_back, 'the server is back after a crash in the midst of it');
+ok($node->wait_back($pid), 'the server is back after a crash in the midst of it');
 my $stored = $node->safe_psql('postgres', q{SELECT count(*) FROM evento.streams WHERE category = 'crashed'});
 like($stored, qr/^(0|1000)$/, 'all of it is stored or nothing');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_ls_tmpdir()'), '0', 'no temporary file is left');

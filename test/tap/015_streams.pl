@@ -83,8 +83,7 @@ is($node->safe_psql('postgres', q{SELECT evento.append('kept', 'T', '6')}), '6',
 my $standby = $node->standby('standby');
 $node->safe_psql('postgres', q{SELECT evento.append('late', 'T', '"secret"', '1'), evento.append('later', 'T', '1')});
 $node->safe_psql('postgres', q{SELECT evento.erase_stream('late', 'asked by letter'), evento.tombstone_stream('later')});
-$node->settle;
-$node->wait_for_catchup($standby);
+$node->followed_by($standby);
 is(state_of_streams($standby), state_of_streams($node), 'a standby shows the same');
 for my $write (q{SELECT evento.tombstone_stream('kept')}, q{SELECT evento.erase_stream('kept', 'r')}, q{SELECT evento.set_stream_metadata('kept', '1')}, q{SELECT evento.delete_stream('kept')})
 {

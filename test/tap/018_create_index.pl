@@ -7,7 +7,7 @@ use Evento::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = Evento::Cluster->started('main', conf => "max_worker_processes = 16\n");
+my $node = Evento::Cluster->started('main', conf => "max_worker_processes = 16\nautovacuum = off\n");
 $node->safe_psql('postgres', q{SELECT evento.append('order-' || n % 200, 'T' || n % 9, json_build_object('k', n % 100, 'pad', repeat('x', 100))) FROM generate_series(1, 3000) n});
 $node->settle;
 
@@ -129,7 +129,7 @@ my $worker = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHE
 kill 'KILL', $worker;
 eval { $session->quit };
 eval { $old->quit };
-$node->wait_back or die 'no restart';
+$node->wait_back($worker) or die 'no restart';
 like(indexes(), qr/data\.crash\|t\|f/, 'after a crash in the middle indexes has it');
 is($node->state_of('CALL evento.create_index(NULL)'), '', 'create_index(NULL)');
 unlike(indexes(), qr/\|f/, 'makes all that misses');

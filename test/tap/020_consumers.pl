@@ -126,13 +126,15 @@ for my $round (1 .. $rounds)
 	$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)") if $pid;
 	ok($node->poll_query_until('postgres', "SELECT epoch > $epoch FROM evento.consumers WHERE consumer = '$consumer'"), "round $round: an owner is terminated, another takes over");
 	all_go_on("round $round, one terminated");
-	cmp_ok($stranger->query_safe('SELECT min(position) FROM evento.consumers'), '<', $node->safe_psql('postgres', 'SELECT min(position) FROM evento.consumers'), "round $round: the stranger looks at what was");
+	my $was = $stranger->query_safe('SELECT min(position) FROM evento.consumers');
+	ok($node->poll_query_until('postgres', "SELECT min(position) > $was FROM evento.consumers"), "round $round: the stranger looks at what was");
 	if ($round == 2 || $round % 4 == 0)
 	{
 		# All sessions end with the one that is killed.
 		$pid = $node->safe_psql('postgres', 'SELECT owner_pid FROM evento.consumers WHERE live LIMIT 1') until $pid && kill 0, $pid;
 		kill 'KILL', $pid;
 		eval { $stranger->quit };
+		$node->wait_back($pid) or die 'the server did not come back';
 		all_go_on("round $round, one killed");
 		$stranger = stranger();
 	}
@@ -153,6 +155,7 @@ $_->quit for $dawdler, $other;
 
 # ---- the end ----
 
+$node->poll_query_until('postgres', 'SELECT count(*) > 600 FROM evento._events') or die 'nobody writes';
 append_to_file($stop_writers, 'now');
 is($node->finish($writers, 60) & 127, 0, 'writers have ended');
 my $end = $node->settle;

@@ -22,7 +22,9 @@ $second->start;
 my $script = $node->basedir . '/append.sql';
 append_to_file($script, q{SELECT evento.append('s-' || (random() * 1000)::int, 'T', ('{"a": "' || repeat('x', 200) || '"}')::json);});
 
-# Follows the log as a consumer does; gives age of the newest event at each wake-up, in ms.
+my $stop = $node->basedir . '/stop';
+
+# Follows the log as a consumer does, until it is told to stop; writes the age of the newest event at each wake-up, in ms.
 sub follow
 {
 	my ($where, $file) = @_;
@@ -31,10 +33,13 @@ sub follow
 	open(my $out, '>', $file) or die $!;
 	my $session = $where->background_psql('postgres');
 	my $after = 1;
-	for (my $until = time + $seconds + 3; time < $until;)
+	my $stopped = 0;
+	while (1)
 	{
+		my $last_look = $stopped ||= -e $stop;
 		my $got = $session->query_safe("CALL evento.wait($after, '1s') \\gset\nSELECT max(position), (EXTRACT(epoch FROM clock_timestamp() - max(recorded_at)) * 1000)::numeric(12,1) FROM evento.read_all($after, NULL)");
 		my ($position, $age) = split /\|/, $got;
+		last if $last_look && ($position // '') eq '';
 		next if !defined $position || $position eq '';
 		print $out "$position $age\n";
 		$after = $position;
@@ -47,9 +52,11 @@ sub follow
 my %where = ('the standby' => $standby, 'a standby behind it' => $second);
 my %pid = map { $_ => follow($where{$_}, $node->basedir . '/' . ($_ =~ s/\W/_/gr)) } sort keys %where;
 my $writers = $node->launch('pgbench', '-n', '-c', '4', '-T', $seconds, '-R', '400', '-f', $script, 'postgres');
-waitpid($pid{$_}, 0) for sort keys %pid;
-is($node->finish($writers, 60), 0, 'the writers are done');
+is($node->finish($writers, $seconds + 60), 0, 'the writers are done');
 my $last = $node->safe_psql('postgres', 'SELECT max(position) FROM evento._events');
+$where{$_}->safe_psql('postgres', "CALL evento.wait($last - 1, '60s')") for sort keys %where;
+append_to_file($stop, '');
+waitpid($pid{$_}, 0) for sort keys %pid;
 for my $name (sort keys %where)
 {
 	my @lines = split /\n/, slurp_file($node->basedir . '/' . ($name =~ s/\W/_/gr));
@@ -106,6 +113,7 @@ for my $name (sort keys %writes)
 for my $name (sort keys %where)
 {
 	my $there = $where{$name};
+	$there->safe_psql('postgres', "CALL evento.wait($last - 1, '60s')");
 	is($there->safe_psql('postgres', 'SELECT watermark FROM evento.stats'), $last, "$name: stats has the watermark");
 	is($there->safe_psql('postgres', q{SELECT worker_state, next_position IS NULL, committed_position IS NULL, wait_wakeups > 0, transactions, advances > 0, row_writes FROM evento.stats}), 'running|t|t|t|0|t|0', 'and what there is to count');
 	is($there->safe_psql('postgres', 'SELECT count(*) FROM evento.appending'), '0', 'nobody appends there');
@@ -145,8 +153,7 @@ is($standby->safe_psql('postgres', q{CALL evento.wait(0, '100s')}), '1', 'and wa
 
 # ---- a synchronous standby that is missing ----
 
-$node->append_conf('postgresql.conf', "synchronous_standby_names = 'nobody'");
-$node->reload;
+$node->set_synchronous('nobody');
 my $writer = $node->background_psql('postgres', on_error_stop => 0);
 my $pid = Evento::Cluster::backend_pid($writer);
 $writer->query_safe(q{SET application_name = 'the writer'});

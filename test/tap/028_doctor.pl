@@ -50,8 +50,7 @@ $node->safe_psql('postgres', 'DROP DATABASE two');
 
 $node->safe_psql('postgres', 'CREATE ROLE watcher LOGIN IN ROLE evento_reader');
 my $writer = $node->background_psql('postgres', on_error_stop => 0);
-$node->append_conf('postgresql.conf', "synchronous_standby_names = 'nobody'");
-$node->reload;
+$node->set_synchronous('nobody');
 my $pid = Evento::Cluster::backend_pid($writer);
 Evento::Cluster::send_to($writer, q{SELECT evento.append('secret-name', 'T', '1');});
 ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM evento.doctor() WHERE subject = 'watermark'"), 'somebody holds the watermark back');
@@ -62,6 +61,7 @@ $node->adjust_conf('postgresql.conf', 'synchronous_standby_names', "''");
 $node->reload;
 Evento::Cluster::answer_of($writer);
 $writer->quit;
+$node->settle;
 
 # ---- a prepared transaction, an idle slot, an old snapshot: only old ones are named ----
 

@@ -124,6 +124,12 @@ for my $round (1 .. $rounds)
 	}
 	ok($full, "round $round: there is no space for WAL, and the server stops");
 	free();
+	# Who has met it may take a while to die, and as long the others go on.
+	for (1 .. 600)
+	{
+		last if slurp_file($wal->logfile, $before) =~ /all server processes terminated|database system is shut down/;
+		sleep 0.1;
+	}
 	# It comes back of itself, unless it was on its way up when the space was gone.
 	for (1 .. 600)
 	{

@@ -37,13 +37,13 @@ sub history
 my $calm = sub { my ($ledger) = @_; sleep $seconds; $ledger->acknowledged(1000) };
 
 # Strikes at writers and readers until the time is over.
-my %struck;
+my %struck = (cancel => 0, terminate => 0);
 my $storm = sub {
 	my ($ledger) = @_;
 	my $session = $node->background_psql('postgres');
 	my $until = time + $seconds;
 	my $before = $ledger->count;
-	while (time < $until || $ledger->count < $before + 1000)
+	while (time < $until || $ledger->count < $before + 1000 || $struck{cancel} <= 100 || $struck{terminate} <= 10)
 	{
 		my $strike = rand() < 0.15 ? 'terminate' : 'cancel';
 		$struck{$strike} += $session->query_safe("SELECT count(pg_${strike}_backend(pid)) FROM (SELECT pid FROM pg_stat_activity WHERE application_name = 'evento-ledger' AND state <> 'idle' ORDER BY random() LIMIT 3) x");

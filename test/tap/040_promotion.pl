@@ -17,6 +17,7 @@ my $count = 0;
 sub worker_of
 {
 	my ($node) = @_;
+	$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type LIKE 'evento worker%' AND datname = 'postgres'}) or die 'no worker';
 	return $node->safe_psql('postgres', q{SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE backend_type LIKE 'evento worker%' AND datname = 'postgres'});
 }
 
@@ -29,8 +30,8 @@ sub pair
 	my $standby = $primary->standby("standby$count");
 	if ($opt{synchronous})
 	{
-		$primary->append_conf('postgresql.conf', "synchronous_standby_names = '" . $standby->name . "'\nsynchronous_commit = $opt{synchronous}");
-		$primary->reload;
+		$primary->append_conf('postgresql.conf', "synchronous_commit = $opt{synchronous}");
+		$primary->set_synchronous($standby->name);
 	}
 	my $ledger = Evento::Ledger->new($primary, conninfo => Evento::Cluster::read_write('postgres', $primary, $standby));
 	$ledger->write(clients => 8, streams => 12, batch => 1, positions => 1);
@@ -124,9 +125,7 @@ my $last = $standby->safe_psql('postgres', 'SELECT max(position) FROM evento.eve
 cmp_ok($primary->safe_psql('postgres', sprintf q{CALL evento.wait(%s, '60s')}, $last - 1), '>=', $last, 'it follows the new one');
 is($primary->state_of(q{SELECT evento.append('s', 'T', '1')}), 'V0005', 'and takes no writes');
 ok($again->stop_writers, 'writers end');
-$last = $standby->settle;
-$standby->wait_for_catchup($primary);
-$primary->poll_query_until('postgres', "SELECT max(position) = $last FROM evento.events") or die 'does not follow';
+$last = $standby->followed_by($primary);
 my $all = q{SELECT count(*) || ' ' || md5(string_agg(e::text, E'\n' ORDER BY position)) FROM evento.read_all(0, NULL) e};
 is($primary->safe_psql('postgres', $all), $standby->safe_psql('postgres', $all), 'both have the same log');
 

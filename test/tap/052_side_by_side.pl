@@ -87,10 +87,23 @@ is(scalar(my @second = $host->processes(%two)), 1, 'that of the second is not to
 is_deeply([ $host->end_processes(%two) ], ['sleep'], 'until its time comes, told by where it works');
 
 my $start = time;
-my $hangs = $host->start([ $^X, '-e', '$SIG{TERM} = "IGNORE"; fork; sleep 1000' ], part => 'hangs', out => "$host->{dir}/log/hangs");
+my $hangs = $host->start([ $^X, '-e', '$SIG{TERM} = "IGNORE"; $| = 1; print "deaf\n"; fork; sleep 1000' ], part => 'hangs', out => "$host->{dir}/log/hangs");
+sleep 0.02 until -s "$host->{dir}/log/hangs" || time - $start > 60;
 is($host->wait($hangs, 1) & 127, 9, 'one that hangs is ended, though it does not hear');
 cmp_ok(time - $start, '<', 100, 'when its time is over');
 is_deeply([ $host->processes(part => 'hangs', dir => "$host->{dir}/run/hangs") ], [], 'with what it started');
+
+# One that ends by itself a little later is waited for; one that may be left is not.
+my %late = (part => 'late', dir => $host->mkdir("$host->{dir}/run/late"));
+$host->start([ $^X, '-e', 'sleep 1' ], %late, out => "$host->{dir}/log/late");
+sleep 0.02 until $host->processes(%late) || time - $start > 200;
+$host->wait_for_last(qr/sh/, %late);
+is(scalar(my @late = $host->processes(%late)), 0, 'who is on its way out is given a moment');
+$host->start([ 'sleep', 1000 ], %late, out => "$host->{dir}/log/late");
+sleep 0.02 until grep({ $_->[1] =~ /sleep/ } $host->processes(%late)) || time - $start > 200;
+$host->wait_for_last(qr/(?:core.*|sleep)/, %late);
+is(scalar(my @may = $host->processes(%late)), 1, 'who may be left is not waited for');
+$host->end_processes(%late);
 
 $host->cleanup;
 ok(!-e $host->{dir}, 'the directory goes in the end');

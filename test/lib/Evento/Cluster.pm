@@ -81,6 +81,40 @@ sub standby
 	return $node;
 }
 
+# A session beside the test. The time that it has is for all of it, and a slow machine may take long for the rest of a test.
+sub background_psql
+{
+	my ($self, $db, %opt) = @_;
+	return $self->SUPER::background_psql($db, timeout => 900, %opt);
+}
+
+# Waits until a standby shows all that this server does by now, and gives the watermark. The watermark is committed
+# asynchronously, so that what is on disk does not tell: a commit that is not brings it there.
+sub followed_by
+{
+	my ($self, $standby, $db) = @_;
+	$db //= 'postgres';
+	my $last = $self->settle($db);
+	$self->safe_psql($db, q{SELECT pg_logical_emit_message(true, 'test', '')});
+	$self->wait_for_catchup($standby);
+	my $there = $standby->safe_psql($db, "CALL evento.wait($last - 1, '60s')");
+	die "the standby is at $there, not $last" if $there < $last;
+	return $last;
+}
+
+# Sets for which standbys commits wait, and waits until they do. New sessions have the setting once the postmaster has told
+# everybody; that a missing one is waited for is the checkpointer's doing, which does not end a checkpoint of later without it.
+sub set_synchronous
+{
+	my ($self, $names) = @_;
+	$self->append_conf('postgresql.conf', "synchronous_standby_names = '$names'");
+	$self->reload;
+	$self->poll_query_until('postgres', "SELECT current_setting('synchronous_standby_names') = '$names'") or die 'the setting does not come';
+	# The one that is under way as it is told may have looked before.
+	$self->safe_psql('postgres', 'CHECKPOINT') for 1 .. 2;
+	return;
+}
+
 # What the loss of its machine does to a server: every process ends at once,
 # where it stands.
 sub lose_power
@@ -107,19 +141,17 @@ sub lose_power
 	return;
 }
 
-# Waits until the server takes connections again after a crash; false where it does not in time.
+# Waits until the server takes connections again after a crash; false where it does not in time. pid: who was killed. As long as
+# that is not gone, and the postmaster has not heard of it, the server takes connections as if nothing had been.
 sub wait_back
 {
-	my ($self) = @_;
-	# The query is no input: a psql that is refused does not read that, and writing it to it would end the test.
-	my @psql = ('psql', '-XAtq', '-d', $self->connstr('postgres'), '-c', 'SELECT true');
+	my ($self, $pid) = @_;
 	for (1 .. 1800)
 	{
-		my ($out, $err) = ('', '');
-		return 1 if IPC::Run::run(\@psql, '<', \undef, '>', \$out, '2>', \$err) && $out eq "t\n";
+		last if !$pid || !kill(0, $pid);
 		sleep 0.1;
 	}
-	return 0;
+	return $self->poll_query_until('postgres', 'SELECT true');
 }
 
 # A connection string for whoever of several servers takes writes.
@@ -214,6 +246,8 @@ sub answer_of
 		$session->{run}->pump_nb;
 		sleep 0.005;
 	}
+	# What it has said on stderr before, it has said by now.
+	$session->{run}->pump_nb;
 	my $out = $session->{stdout};
 	$session->{stdout} = '';
 	$out =~ s/done-with-this\n//;
