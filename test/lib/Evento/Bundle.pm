@@ -292,15 +292,16 @@ sub last_sequence
 sub reaches
 {
 	my ($self, $handler, $probe) = @_;
-	for (1 .. 200)
+	my $until = time + 60;
+	while (time < $until && !$self->{closed})
 	{
 		my $id = $self->query($probe // 'Probe');
-		while ($self->pump(0.01) || !grep { $_->{'@t'} eq 'RSP' && $_->{correlationId} eq $id } @{ $self->{queue} })
+		while (!$self->{closed} && ($self->pump(0.01) || !grep { $_->{'@t'} eq 'RSP' && $_->{correlationId} eq $id } @{ $self->{queue} }))
 		{
 			my $req = $handler->recv('REQ', timeout => 0.01) or next;
 			$handler->respond($req, single(undef));
 		}
-		return 1 if !defined $self->answer($id)->{failure};
+		return 1 if !defined(($self->answer($id) // { failure => 'closed' })->{failure});
 	}
 	croak 'the handler is not reached';
 }
@@ -424,6 +425,20 @@ sub answer
 		$rsp->{body} = ref $graph->[1]{body} eq 'ARRAY' ? $graph->[1]{body}[1] : undef;
 	}
 	return $rsp;
+}
+
+# The answer to a request, where a handler may be asked any number of times before it comes: code answers each time.
+sub answer_while
+{
+	my ($self, $correlation, $handler, $code, %opt) = @_;
+	my $until = time + ($opt{timeout} // 60);
+	while (time < $until)
+	{
+		while (my $req = $handler->recv('REQ', timeout => 0.02)) { $code->($req) }
+		my $rsp = $self->answer($correlation, timeout => 0.02);
+		return $rsp if $rsp;
+	}
+	return undef;
 }
 
 # Waits until the proxy has closed the connection; false where it does not.
