@@ -37,22 +37,22 @@ is(scalar $proxy->wait_log("warning session \Q$b->{peer}\E: rejected with PROTOC
 
 ok($a->alive, 'a ping is answered');
 
-my $impatient = $test->start(flags => { 'ping-interval' => '200ms', 'idle-timeout' => '900ms' });
+my $impatient = $test->start(flags => { 'ping-interval' => '200ms', 'idle-timeout' => '6s' });
 my $quiet = $impatient->bundle(bundle => 'quiet', instance => 'q');
 my $ping = $quiet->recv('PNG');
 ok($ping, 'the proxy pings where it has not written');
 is($ping->{sequence}, 1, 'from 1');
 is($quiet->recv('PNG')->{sequence}, 2, 'and counts');
-ok($quiet->wait_closed(5), 'it closes where nothing comes');
-is(scalar $impatient->wait_log("warning session \Q$quiet->{peer}\E quiet/q: closed: nothing came for 900 ms"), 1, 'with one line in the log');
 my $answering = $impatient->bundle(bundle => 'answering', instance => 'a');
-my $until = time + 2.5;
+my $until = time + 8;
 while (time < $until)
 {
-	my $p = $answering->recv('PNG', timeout => 1) or last;
+	my $p = $answering->recv('PNG', timeout => 4) or last;
 	$answering->send_message('@t' => 'PON', correlationId => \$p->{correlationId}, sequence => int_($p->{sequence}), timestampMs => int_(0), originTimestampMs => int_(0));
 }
 ok($answering->alive, 'who answers pings stays');
+ok($quiet->wait_closed, 'it closes where nothing comes');
+is(scalar $impatient->wait_log("warning session \Q$quiet->{peer}\E quiet/q: closed: nothing came for 6000 ms"), 1, 'with one line in the log');
 is($impatient->stop, 0, 'the second proxy ends');
 
 # ---- supersede ----
@@ -77,7 +77,7 @@ ok($proxy->wait_for(sub { $test->sql("SELECT names FROM evento.bundles WHERE bun
 sub reaches
 {
 	my ($caller, $handler, $name, $seconds) = @_;
-	my $id = $caller->query($name, '{}', timeout => 10000);
+	my $id = $caller->query($name, '{}');
 	my $req = $handler->recv('REQ', timeout => $seconds) or return 0;
 	$handler->respond($req, Evento::Bundle::single([ 'shop.View', map_(n => int_(1)) ]));
 	my $rsp = $caller->answer($id);
@@ -92,7 +92,7 @@ $handler->register('GateQuery');
 $handler->discovery;
 ok($handler->alive, 'a bundle that has not enabled yet');
 sleep 0.4;
-my $waiting = $caller->query('GateQuery', '{}', timeout => 10000);
+my $waiting = $caller->query('GateQuery', '{}');
 ok(!$handler->recv('REQ', timeout => 0.5), 'gets no request');
 $handler->notify('evento:enable');
 my $req = $handler->recv('REQ');
@@ -101,7 +101,7 @@ $handler->respond($req, Evento::Bundle::single(undef));
 ok($caller->answer($waiting), 'which is answered');
 $handler->notify('evento:disable');
 ok($handler->alive, 'after disable');
-$waiting = $caller->query('GateQuery', '{}', timeout => 10000);
+$waiting = $caller->query('GateQuery', '{}');
 ok(!$handler->recv('REQ', timeout => 0.5), 'it gets none');
 $handler->notify('evento:enable');
 $req = $handler->recv('REQ');
@@ -117,11 +117,12 @@ sub reconnected
 	$c->hello(bundle => 'late', instance => $instance);
 	$c->recv('WLC');
 	$c->register($name);
+	$c->{enabled} = time;
 	$c->notify('evento:enable');
 	return $c;
 }
 
-# How long such a one waits for its first request, with what it says before.
+# How long such a one waits for its first request, with what it says before: from that on, or from enable where it says nothing.
 my $reconnections = 0;
 
 sub waits
@@ -129,7 +130,7 @@ sub waits
 	my (@says) = @_;
 	my $name = 'LateQuery' . ++$reconnections;
 	my $late = reconnected("l$reconnections", $name);
-	my $start = time;
+	my $start = @says ? time : $late->{enabled};
 	$late->$_ for @says;
 	ok(reaches($caller, $late, $name, 40), 'it gets requests');
 	return time - $start;
@@ -174,11 +175,11 @@ $payload = cbor_encode([ Evento::Bundle::MESSAGE . '.internal.EventoRequest', ma
 		timestamp => int_(1), timeout => int_(30), unit => 'SECONDS') ]);
 $id = Evento::Bundle::uuid();
 $caller->send_chunks(cbor_encode(map_('@t' => 'REQ', correlationId => \$id, sourceBundleId => 'c', sourceInstanceId => 'c', sourceBundleVersion => '1',
-			payloadType => 'GateQuery', payload => \$payload, timeoutMillis => int_(30000), timestampMs => int_(1))), 5 << 20);
-$req = $handler->recv('REQ', timeout => 30);
+			payloadType => 'GateQuery', payload => \$payload, timeoutMillis => int_(120000), timestampMs => int_(1))), 5 << 20);
+$req = $handler->recv('REQ', timeout => 120);
 ok(defined $req && $req->{payload} eq $payload, 'a message larger than a frame arrives whole');
 $handler->respond($req, Evento::Bundle::single(undef));
-ok($caller->answer($id, timeout => 20), 'and is answered');
+ok($caller->answer($id, timeout => 120), 'and is answered');
 
 is($proxy->stop, 0, 'the proxy ends');
 done_testing();
