@@ -12,7 +12,7 @@ use Evento::Cbor;
 use Evento::ProxyTest;
 
 my $test = Evento::ProxyTest->new;
-my $proxy = $test->start(flags => { 'cut-time' => '2s' });
+my $proxy = $test->start(flags => { 'cut-time' => '10s', 'answer-again' => '1min' });
 my $caller = $proxy->bundle(bundle => 'caller', instance => 'c');
 my $handler = $proxy->bundle(bundle => 'handler', instance => 'h', names => [qw(Ask Make Serve OwnQuery)]);
 
@@ -96,17 +96,16 @@ ok($req, 'the second command follows');
 is(state_of($req)->{serializedObject}, '["shop.State",{"n":2}]', 'with the snapshot that the first one brought');
 is(scalar @{ story($req) }, 0, 'and nothing behind it');
 $handler->respond($req, Evento::Bundle::exception('com.acme.Refused', 'not yet, as far as I know'));
-$handler->respond($handler->recv('REQ'), Evento::Bundle::exception('com.acme.Refused', 'no'));
-$rsp = $caller->answer($queued);
+$rsp = $caller->answer_while($queued, $handler, sub { $handler->respond($_[0], Evento::Bundle::exception('com.acme.Refused', 'no')) });
 is($rsp->{class}, 'ExceptionWrapper', 'an exception comes back');
 is($rsp->{body}{throwable}, 'com.acme.Refused', 'as it is');
 is($test->sql("SELECT count(*) FROM evento.read_stream('thing-1')"), 2, 'and stores nothing');
 
-$id = $caller->command('Make', 'thing-1', '{}');
-$handler->fail($handler->recv('REQ'), 'com.acme.Broken', "broke $_") for 'on the story that was kept', 'on the story that was loaded';
-$rsp = $caller->answer($id);
+# Once on the story that was kept, and once on the one that was loaded.
+my $broke = 0;
+$rsp = $caller->answer_while($caller->command('Make', 'thing-1', '{}'), $handler, sub { $handler->fail($_[0], 'com.acme.Broken', 'broke ' . ++$broke) });
 is($rsp->{failure}, undef, 'a failure of a command is no failure to the caller');
-is_deeply([ $rsp->{class}, $rsp->{body}{throwable}, $rsp->{body}{message} ], [ 'ExceptionWrapper', 'java.lang.RuntimeException', 'broke on the story that was loaded' ], 'but an exception');
+is_deeply([ $rsp->{class}, $rsp->{body}{throwable}, $rsp->{body}{message} ], [ 'ExceptionWrapper', 'java.lang.RuntimeException', "broke $broke" ], 'but an exception');
 
 # A forced conflict: SQL appends behind the handler's back.
 $id = $caller->command('Make', 'thing-2', '{}');
@@ -207,7 +206,7 @@ $handler = $proxy->bundle(bundle => 'handler', instance => 'h2', names => [qw(As
 
 # ---- fetches ----
 
-my $head = $test->sql('SELECT evento.watermark()');
+my $head = $test->sql('CALL evento.wait(NULL)');
 $rsp = $caller->answer($caller->last_sequence);
 is($rsp->{class}, 'EventLastSequenceNumberResponse', 'the last sequence number');
 is($rsp->{body}{number}, $head, 'is the watermark');
@@ -247,7 +246,7 @@ $head = $test->sql('SELECT evento.watermark()');
 $id = $consumer->fetch($head);
 ok(!$consumer->recv('RSP', correlation => $id, timeout => 0.3), 'held again');
 $consumer->notify('evento:disable');
-ok($consumer->answer($id, timeout => 2), 'and let go at disable');
+ok($consumer->answer($id, timeout => 15), 'and let go at disable');
 
 is($proxy->stop, 0, 'the proxy ends');
 is(scalar(grep { / error / } split /\n/, $proxy->log), 0, 'without an error in its log');

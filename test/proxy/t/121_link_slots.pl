@@ -17,6 +17,7 @@ my $one = $test->start;
 # From an address of their own, and from that of the proxies.
 for my $from ('127.0.0.2', '127.0.0.1')
 {
+	my $log_from = -s $one->{log};
 	pipe(my $told, my $tell) or die "pipe: $!";
 	my $pid = fork // die "fork: $!";
 	if (!$pid)
@@ -46,13 +47,15 @@ for my $from ('127.0.0.2', '127.0.0.1')
 	Evento::ProxyTest::started($pid);
 	close $tell;
 	is(sysread($told, my $full, 1), 1, "$from: silent connections");
-	ok(scalar $one->wait_log(qr/too many connections that have proven nothing/, 30), "$from: are more than are let greet");
+	ok(scalar $one->wait_log_since({ log_from => $log_from }, 'too many connections that have proven nothing'), "$from: are more than are let greet");
 	my $two = $test->start;
-	ok($one->wait_for(sub { $one->metric('links') == 2 && $two->metric('links') == 2 }, 30), "$from: another proxy is linked all the same")
+	ok($one->wait_for(sub { $one->metric('links') == 2 && $two->metric('links') == 2 }), "$from: another proxy is linked all the same")
 	  or diag('links: ' . $one->metric('links') . ' and ' . $two->metric('links'));
 	ok($one->wait_for(sub { kill 0, $pid }, 0), "$from: while they go on");
 	# An address that has a few is not asked to make room for one that has many.
 	my @refused = grep { /warning link 127\.0\.0\.1:$one->{internal}: to proxy/ } split /\n/, $two->log;
+	# Between proxies that get no CPU time it may take several.
+	@refused = grep { !/no (?:greeting|connection) in time/ } @refused;
 	is("@refused", '', "$from: at the first attempt") if $from ne '127.0.0.1';
 	note("$from: @refused");
 	is($two->stop, 0, "$from: it leaves");

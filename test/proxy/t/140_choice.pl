@@ -30,58 +30,85 @@ sub data { return ($_[0] // {})->{body}{data} // '' }
 
 sub answer { my ($handler, $req) = @_; return $handler->respond($req, Evento::Bundle::single($handler->{instance})) }
 
+# The number that a query was given.
+sub number { return $_[0] && cbor_decode($_[0]{payload})->[1]{body}[1]{serializedPayload}[1]{serializedObject} =~ /"n":(\d+)/ ? $1 : '-' }
+
 # Asks once; gives the handler that was asked, which answers where it is not the silent one, and the failure.
+my $questions = 0;
+
 sub ask
 {
 	my ($name, $silent, @handlers) = @_;
-	my $id = $caller->query($name, '{}', timeout => 700);
+	my $n = ++$questions;
+	my $id = $caller->query($name, qq({"n":$n}), timeout => 700);
 	my $asked;
 	$proxy[0]->wait_for(sub {
 		for my $handler (@handlers)
 		{
+			# One that came after its time is nobody's any more.
 			my $req = $handler->recv('REQ', timeout => 0.01) or next;
+			next if number($req) != $n;
 			$asked = $handler;
 			answer($handler, $req) if !$silent || $handler != $silent;
 			return 1;
 		}
-		return 0;
+		$caller->pump(0);
+		return scalar grep { $_->{'@t'} eq 'RSP' && $_->{correlationId} eq $id } @{ $caller->{queue} };
 	}) or return;
-	my $rsp = $caller->answer($id, timeout => 10) or return;
+	my $rsp = $caller->answer($id) or return;
 	return ($asked, $rsp->{failure});
 }
 
 # ---- one that does not answer ----
 
-my $unanswered = 0;
+# Where this test was held up, the other has not answered in time either: then nothing is to be learned, and others are tried.
+my $tries = 0;
 for my $at (0, 1)
 {
-	my ($where, $name) = ($at ? 'at another proxy' : 'here', "Find$at");
-	my $silent = $proxy[$at]->bundle(bundle => 'shop', instance => "silent$at", names => [$name]);
-	my $good = $proxy[$at]->bundle(bundle => 'shop', instance => "good$at", names => [$name]);
-	ok(wait_enabled($_->{instance}), "$_->{instance} is enabled $where") for $silent, $good;
-	my ($asked, $failure, $first);
-	for (1 .. 2)
+	my $where = $at ? 'at another proxy' : 'here';
+	my ($name, $silent, $good, $first, $counted, $most, %count);
+	for my $try (1 .. 10)
 	{
-		($asked, $failure) = ask($name, $silent, $silent, $good);
-		$first = $failure if $asked && $asked == $silent;
+		$name = 'Find' . ++$tries;
+		$silent = $proxy[$at]->bundle(bundle => 'shop', instance => "silent$tries", names => [$name]);
+		$good = $proxy[$at]->bundle(bundle => 'shop', instance => "good$tries", names => [$name]);
+		ok(wait_enabled($_->{instance}), "$_->{instance} is enabled $where") for $silent, $good;
+		my $before = $proxy[0]->metric('calls_unanswered_total');
+		my $start = time;
+		my $good_failed = 0;
+		for (1 .. 2)
+		{
+			my ($asked, $failure) = ask($name, $silent, $silent, $good);
+			$good_failed ||= !$asked || $asked == $good && $failure;
+			$first = $failure if $asked && $asked == $silent;
+		}
+		$counted = $proxy[0]->metric('calls_unanswered_total') - $before;
+		%count = (good => 0, silent => 0);
+		for (1 .. 30)
+		{
+			my ($asked, $failure) = ask($name, $silent, $silent, $good);
+			$good_failed ||= !$asked || $asked == $good && $failure;
+			$count{ $asked == $silent ? 'silent' : 'good' }++ if $asked;
+		}
+		# After one second, and then every two.
+		$most = 1 + (time - $start) / 2;
+		last if !$good_failed || $try == 10;
+		$_->close for $silent, $good;
 	}
 	is($first && $first->{exceptionClassName}, 'com.evento.transport.RequestTimeoutException', "$where: of two that are asked in turn one does not answer");
-	is($proxy[0]->metric('calls_unanswered_total'), ++$unanswered, 'which is counted');
-	my $start = time;
-	my %count = (good => 0, silent => 0);
-	for (1 .. 30)
-	{
-		($asked, $failure) = ask($name, $silent, $silent, $good);
-		$count{ $asked == $silent ? 'silent' : 'good' }++ if $asked;
-	}
+	is($counted, 1, 'which is counted');
 	is($count{good} + $count{silent}, 30, 'thirty more are asked');
-	$unanswered += $count{silent};
-	# After one second, and then every two.
-	cmp_ok($count{silent}, '<=', 1 + (time - $start) / 2, 'that one is given a call now and then') or diag(explain \%count);
+	cmp_ok($count{silent}, '<=', $most, 'that one is given a call now and then') or diag(explain \%count);
 	# From now on it answers.
-	ok($proxy[0]->wait_for(sub { ($asked) = ask($name, undef, $silent, $good); return $asked && $asked == $silent }, 20), 'it is tried again');
+	my %answers;
+	ok($proxy[0]->wait_for(sub {
+		my ($asked, $failure) = ask($name, undef, $silent, $good);
+		%answers = () if !$asked || $failure;
+		$answers{$asked} = 1 if $asked && !$failure;
+		return $answers{$silent} && $answers{$good};
+	}), 'it is tried again');
 	my @ids = map { $caller->query($name, '{}') } 1 .. 10;
-	my @reqs = map { my $b = $_; [ grep { defined } map { $b->recv('REQ', timeout => 5) } 1 .. 5 ] } $silent, $good;
+	my @reqs = map { my $b = $_; [ grep { defined } map { $b->recv('REQ', timeout => 20) } 1 .. 5 ] } $silent, $good;
 	is_deeply([ map { scalar @$_ } @reqs ], [ 5, 5 ], 'and when it answers it has its share again');
 	answer($silent, $_) for @{ $reqs[0] };
 	answer($good, $_) for @{ $reqs[1] };
@@ -129,7 +156,7 @@ my $handler = $proxy[1]->bundle(bundle => 'last', instance => 'last', names => [
 ok(wait_enabled('last'), 'a handler at another proxy');
 my @ids = map { $caller->query('Order', qq({"n":$_})) } 1 .. 200;
 my @reqs = map { $handler->recv('REQ') } @ids;
-is(join(' ', map { $_ && cbor_decode($_->{payload})->[1]{body}[1]{serializedPayload}[1]{serializedObject} =~ /"n":(\d+)/ ? $1 : '-' } @reqs), join(' ', 1 .. 200),
+is(join(' ', map { number($_) } @reqs), join(' ', 1 .. 200),
 	'what one caller asks comes there in its order');
 answer($handler, $_) for @reqs;
 is(scalar(grep { data($caller->answer($_)) eq 'last' } @ids), 200, 'and is answered');
