@@ -12,7 +12,7 @@ use Evento::Bundle;
 use Evento::ProxyTest;
 
 my $test = Evento::ProxyTest->new(conf => "wal_level = replica\nmax_wal_senders = 4\n");
-my ($one, $two) = ($test->start(flags => { 'append-connections' => 1 }), $test->start);
+my ($one, $two) = ($test->start(flags => { 'append-connections' => 1, 'database-wait' => '1min' }), $test->start);
 my $handler = $one->bundle(bundle => 'orders', instance => 'h1', names => [qw(Create Change Send Probe)]);
 my $caller = $one->bundle(bundle => 'caller', instance => 'c1');
 
@@ -91,7 +91,7 @@ for my $case ([ 'pg_terminate_backend', 'a connection that is lost in the middle
 		my $name = "$kind-$function";
 		$test->standby_missing(1);
 		$id = $kind eq 'domain' ? $caller->command('Change', $name) : $caller->service_command('Send', '{}', $kind eq 'service' ? (stream => $name) : ());
-		my $req = $handler->recv('REQ', timeout => 10);
+		my $req = $handler->recv('REQ');
 		$handler->respond($req, $kind eq 'domain' ? Evento::Bundle::domain_response('Changed', qq({"case":"$name"}))
 			: Evento::Bundle::event_message('Service', 'Sent', qq({"case":"$name"})));
 		to_waiting_append($function);
@@ -111,7 +111,7 @@ my $start = time;
 $id = $caller->command('Change', 'late', '{}', timeout => 9000);
 $handler->respond($handler->recv('REQ'), Evento::Bundle::domain_response('Changed', '{"late":true}'));
 $answer = $caller->answer($id);
-cmp_ok(time - $start, '<', 15, 'an append that is not confirmed fails within the time of its request');
+cmp_ok(time - $start, '<', 30, 'an append that is not confirmed fails within the time of its request');
 like($answer->{failure}{message}, qr/unknown/, 'saying that its outcome is unknown');
 $test->standby_missing(0);
 $id = $caller->command('Change', 'late');
@@ -121,13 +121,13 @@ ok(object($caller->answer($id)), 'and the aggregate goes on');
 
 # The server dies in the middle of an append: the same bytes are sent again when it is back.
 $test->standby_missing(1);
-$id = $caller->command('Change', 'crash');
+$id = $caller->command('Change', 'crash', '{}', timeout => 120000);
 $handler->respond($handler->recv('REQ'), Evento::Bundle::domain_response('Changed', '{"crash":true}'));
 $test->node->poll_query_until('postgres', q(SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%append_batch%'));
 $test->node->stop('immediate');
 $test->node->append_conf('postgresql.auto.conf', "synchronous_standby_names = ''\n");
 $test->node->start;
-is(object($caller->answer($id, timeout => 20)), '["shop.Changed",{"crash":true}]', 'a command whose append the server crashed in is answered');
+is(object($caller->answer($id, timeout => 120)), '["shop.Changed",{"crash":true}]', 'a command whose append the server crashed in is answered');
 is(stream('crash'), 'Changed{"crash":true}', 'and stored once');
 
 is($_->stop, 0, 'a proxy ends in order') for $one, $two;

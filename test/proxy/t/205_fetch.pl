@@ -12,7 +12,7 @@ use Evento::Bundle;
 use Evento::ProxyTest;
 
 my $test = Evento::ProxyTest->new;
-my $proxy = $test->start(flags => { 'fetch-hold' => '5s', 'fetch-bytes' => '1MB' });
+my $proxy = $test->start(flags => { 'fetch-hold' => '12s', 'fetch-bytes' => '1MB' });
 my $consumer = $proxy->bundle(bundle => 'view', instance => 'v1');
 my $silent = $proxy->bundle(bundle => 'view', instance => 'v2', enable => 0);
 
@@ -41,7 +41,7 @@ is($rsp->{body}{events}[0], 'java.util.ArrayList', 'that has a list');
 is(numbers($rsp), '', 'and that is empty');
 $start = time;
 is(numbers(fetch($consumer, undef)), '', 'an enabled instance gets it too');
-cmp_ok(time - $start, '>', 4.5, 'but after a while');
+cmp_ok(time - $start, '>', 11.5, 'but after a while');
 is($consumer->answer($consumer->last_sequence)->{body}{number}, 0, 'the last sequence number of an empty log is 0');
 
 # ---- what events look like ----

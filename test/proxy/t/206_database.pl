@@ -25,9 +25,9 @@ sub change
 {
 	my ($stream, $timeout) = @_;
 	my $command = $caller->command('Change', $stream);
-	my $req = $handler->recv('REQ', timeout => $timeout // 10) or return $caller->answer($command);
+	my $req = $handler->recv('REQ', timeout => $timeout // 40) or return $caller->answer($command);
 	$handler->respond($req, Evento::Bundle::domain_response('Changed', '{}'));
-	return $caller->answer($command, timeout => 15);
+	return $caller->answer($command);
 }
 
 is(change('a')->{class}, 'DomainEventMessage', 'a command is stored');
@@ -82,13 +82,19 @@ ok($fetched && !defined $fetched->{failure}, 'a fetch that was held all the time
 
 # ---- crashes in the middle of commands ----
 
+# Whatever the server takes to come back.
+is($proxy->stop, 0, 'the proxy ends in order');
+$proxy = $test->start(flags => { 'database-wait' => '1min' });
+$caller = $proxy->bundle(bundle => 'caller', instance => 'c1');
+$handler = $proxy->bundle(bundle => 'orders', instance => 'h1', names => [qw(Change Do Ask)]);
+
 my ($ok, $failed) = (0, 0);
 for my $round (1 .. 3)
 {
 	my @ids;
 	for my $n (1 .. 20)
 	{
-		push @ids, $caller->command('Change', "crash-$round-$n", qq({"n":$n}));
+		push @ids, $caller->command('Change', "crash-$round-$n", qq({"n":$n}), timeout => 120000);
 	}
 	my @reqs = map { $handler->recv('REQ') } 1 .. 20;
 	my $i = 0;
@@ -100,7 +106,7 @@ for my $round (1 .. 3)
 	$node->start;
 	for (@ids)
 	{
-		my $rsp = $caller->answer($_, timeout => 20);
+		my $rsp = $caller->answer($_, timeout => 120);
 		$rsp && !defined $rsp->{failure} ? $ok++ : $failed++;
 	}
 }
@@ -132,12 +138,13 @@ is($alone->stop, 0, 'and ends in order');
 
 # ---- a list of which no server answers ----
 
-# They are tried in turn for as long as it lasts, and the log says once of each connection and each server why not.
+# They are tried in turn for as long as it lasts, and the log says once of each connection and each server why not.  The servers
+# are this test, which may take its time.
 my @servers = map { IO::Socket::INET->new(Listen => 20, LocalAddr => '127.0.0.1', LocalPort => PostgreSQL::Test::Cluster::get_free_port(), ReuseAddr => 1) // die $! } 1 .. 3;
 my $tried = 0;
 my $fields = join '', map { "$_\0" } 'SFATAL', 'VFATAL', 'C57P03', 'Mthe database system is starting up', '';
 my $refusal = 'E' . pack('N', 4 + length $fields) . $fields;
-$alone = $test->start(wait => 0, flags => { database => sprintf('host=%s port=%s dbname=postgres user=proxy sslmode=disable', join(',', ('127.0.0.1') x @servers), join(',', map { $_->sockport } @servers)) });
+$alone = $test->start(wait => 0, flags => { database => sprintf('host=%s port=%s dbname=postgres user=proxy sslmode=disable connect_timeout=60', join(',', ('127.0.0.1') x @servers), join(',', map { $_->sockport } @servers)) });
 ok($alone->wait_for(sub {
 	for (@servers)
 	{

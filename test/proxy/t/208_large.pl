@@ -47,12 +47,12 @@ my $req = $handler->recv('REQ', timeout => 240);
 ok($req, 'a large command reaches a handler at another proxy');
 ok(cbor_decode($req->{payload})->[1]{body}[1]{commandMessage}[1]{serializedPayload}[1]{serializedObject} eq qq(["shop.Create",$json]), 'whole');
 $handler->respond($req, Evento::Bundle::domain_response('Created', $json));
-my $small = $caller->command('Create', 'small');
+my $small = $caller->command('Create', 'small', '{}', timeout => 240000);
 my $answer = $caller->answer($id, timeout => 240);
 ok($answer->{body}{serializedPayload}[1]{serializedObject} eq qq(["shop.Created",$json]), 'and its large event comes back');
 my $other = $handler->recv('REQ', timeout => 240);
 $handler->respond($other, Evento::Bundle::domain_response('Created', '{}'));
-ok($caller->answer($small), 'a small command passes');
+ok($caller->answer($small, timeout => 240), 'a small command passes');
 is($test->sql(q(SELECT length(data::text) FROM evento.read_stream('large'))), length $json, 'the large event is in the log');
 
 $id = $caller->command('Change', 'large', '{}', timeout => 240000);

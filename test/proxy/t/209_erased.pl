@@ -13,7 +13,7 @@ use Evento::Cbor;
 use Evento::ProxyTest;
 
 my $test = Evento::ProxyTest->new;
-my $proxy = $test->start(flags => { 'fetch-hold' => '3s' });
+my $proxy = $test->start;
 my $caller = $proxy->bundle(bundle => 'caller', instance => 'c1');
 my $handler = $proxy->bundle(bundle => 'orders', instance => 'h1', names => [qw(OrderCreate OrderChange Probe)]);
 my $consumer = $proxy->bundle(bundle => 'view', instance => 'v1');
@@ -23,7 +23,7 @@ my $silent = $proxy->bundle(bundle => 'view', instance => 'v2', enable => 0);
 sub next_call
 {
 	my ($timeout) = @_;
-	my $req = $handler->recv('REQ', timeout => $timeout // 20) or return undef;
+	my $req = $handler->recv('REQ', timeout => $timeout // 40) or return undef;
 	my $decorated = cbor_decode($req->{payload})->[1]{body}[1];
 	$req->{events} = [ map { $_->[1]{serializedPayload}[1]{serializedObject} } @{ $decorated->{eventStream}[1] } ];
 	$req->{state} = $decorated->{serializedAggregateState}[1]{serializedObject};
@@ -34,7 +34,7 @@ sub next_call
 sub fetched
 {
 	my ($bundle, $after) = @_;
-	my $rsp = $bundle->answer($bundle->fetch($after), timeout => 30) or return 'no answer';
+	my $rsp = $bundle->answer($bundle->fetch($after)) or return 'no answer';
 	return $rsp->{failure} // join ' ', map { $_->[1]{eventSequenceNumber} } @{ $rsp->{body}{events}[1] };
 }
 
@@ -55,7 +55,7 @@ $test->sql(q(SELECT evento.erase_stream('order-3', 'asked by letter'); CALL even
 
 # ---- feeds: another proxy, whose memory has nothing of before ----
 
-my $fresh = $test->start(flags => { 'fetch-hold' => '3s' });
+my $fresh = $test->start;
 my $reader = $fresh->bundle(bundle => 'report', instance => 'r1', enable => 0);
 my $holder = $fresh->bundle(bundle => 'report', instance => 'r2');
 is(fetched($reader, undef), '2 4', 'a feed from the start leaves erased events out');
@@ -64,13 +64,13 @@ is(fetched($reader, 4), '', 'where only erased events are left there are none');
 $id = $holder->fetch(4);
 is($holder->answer($id, timeout => 0.5), undef, 'a fetch at such an end is held');
 $test->sql(q(SELECT evento.append('order-2', 'OrderChanged', '{"n":3}'); CALL evento.wait(NULL)));
-my $rsp = $holder->answer($id, timeout => 30);
+my $rsp = $holder->answer($id);
 is(join(' ', map { $_->[1]{eventSequenceNumber} } @{ $rsp->{body}{events}[1] }), '8', 'until there is another event');
 # Appended and erased before anyone could have read it: the newest events, as they come in.
 $id = $holder->fetch(8);
 $test->sql(q(SELECT evento.append('order-4', 'OrderCreated', '{}')));
 $test->sql(q(SELECT evento.erase_stream('order-4', 'a mistake'); SELECT evento.append('order-2', 'OrderChanged', '{"n":4}'); CALL evento.wait(NULL)));
-$rsp = $holder->answer($id, timeout => 30);
+$rsp = $holder->answer($id);
 my @got = $rsp ? map { $_->[1]{eventSequenceNumber} } @{ $rsp->{body}{events}[1] } : ();
 push @got, split / /, fetched($holder, $got[-1] // 8) while !grep { $_ == 10 } @got and @got < 5;
 is($got[-1], 10, 'a feed at the head goes on behind an erased event');
@@ -83,7 +83,7 @@ ok($call, 'a command for an erased aggregate is handled');
 is_deeply($call->{events}, [], 'with a story that has no erased events');
 is($call->{state}, 'null', 'and no snapshot');
 $handler->respond($call, Evento::Bundle::domain_response('OrderChanged', '{"n":5}'));
-my $answer = $caller->answer($id, timeout => 20);
+my $answer = $caller->answer($id);
 is($answer->{failure}, undef, 'and answered');
 is($test->sql(q(SELECT string_agg(version || ':' || COALESCE(data::text, 'erased'), ' ' ORDER BY version) FROM evento.read_stream('order-1'))), '1:erased 2:erased 3:{"n":5}', 'its event comes behind the erased ones');
 $id = $caller->command('OrderChange', 'order-1', '{"n":6}');
@@ -92,7 +92,7 @@ is_deeply($call->{events}, ['["shop.OrderChanged",{"n":5}]'], 'the next story ha
 
 # A request whose event was erased is repeated at another proxy when the first is gone: that knows of it by the log alone.
 $handler->respond($call, Evento::Bundle::domain_response('OrderChanged', '{"n":6}'));
-ok($caller->answer($id, timeout => 20), 'answered');
+ok($caller->answer($id), 'answered');
 my $head = $test->sql(q(SELECT version FROM evento.streams WHERE stream = 'order-1'));
 is($head, '4', 'and stored');
 $test->sql(q(SELECT evento.erase_stream('order-1', 'once more')));
@@ -101,7 +101,7 @@ $handler = $fresh->bundle(bundle => 'orders', instance => 'h1', names => [qw(Ord
 $caller = $fresh->bundle(bundle => 'caller', instance => 'c1');
 $caller->reaches($handler);
 $caller->command('OrderChange', 'order-1', '{"n":6}', correlation => $id);
-my $repeat = $caller->answer($id, timeout => 20);
+my $repeat = $caller->answer($id);
 is($repeat->{failure}, undef, 'a repeat of it is answered');
 is($repeat->{body}{serializedPayload}[1]{serializedObject}, 'null', 'with an event without payload');
 is($handler->recv('REQ', timeout => 0.3), undef, 'without asking the handler');
@@ -114,13 +114,14 @@ $id = $caller->command('OrderChange', 'order-2', '{"n":7}');
 $call = next_call();
 is_deeply($call->{events}, [], 'a stream with a tombstone has no story');
 $answer = undef;
-for (my $until = time + 20; !$answer && time < $until; $call = next_call(0.1))
+for (my $until = time + 60; !$answer && time < $until; $call = next_call(0.1))
 {
 	# The handler is asked again where the proxy hears of the tombstone while it is at work.
 	$handler->respond($call, Evento::Bundle::domain_response('OrderChanged', '{"n":7}')) if $call;
 	$answer = $caller->answer($id, timeout => 0.5);
 }
 like($answer && $answer->{failure} ? $answer->{failure}{message} : 'no answer', qr/deleted for good/, 'and its commands fail, and say why');
+$test->sql('CALL evento.wait(NULL)');
 is(fetched($reader, undef), join(' ', split /\n/, $test->sql(q(SELECT position FROM evento.events WHERE data IS NOT NULL ORDER BY position))), 'feeds have nothing of it');
 
 is($fresh->stop, 0, 'the proxy ends in order');

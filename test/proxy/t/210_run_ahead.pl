@@ -14,7 +14,7 @@ use Evento::Cluster;
 use Evento::ProxyTest;
 
 my $test = Evento::ProxyTest->new(conf => "wal_level = replica\nmax_wal_senders = 4\n");
-my ($one, $two) = ($test->start(flags => { 'append-connections' => 1 }), $test->start);
+my ($one, $two) = ($test->start(flags => { 'append-connections' => 1, 'database-wait' => '1min' }), $test->start);
 my $handler = $one->bundle(bundle => 'orders', instance => 'h1', names => [qw(Change Probe)]);
 my $caller = $one->bundle(bundle => 'caller', instance => 'c1');
 my $other = $two->bundle(bundle => 'caller', instance => 'c2');
@@ -24,11 +24,11 @@ sub object { return $_[0]->{body}{serializedPayload}[1]{serializedObject} }
 sub log_of { return $test->sql("SELECT coalesce(string_agg(version || (data->>'n'), ' ' ORDER BY version), '') FROM evento.read_stream('$_[0]')") }
 sub event { return Evento::Bundle::domain_response('Changed', "{\"n\":\"$_[0]\"}", @_[1 .. $#_]) }
 
-# The next REQ of the handler: n of the command and of the events of its story, its state.  %ran keeps what each was run on last.
+# A REQ of the handler: n of the command and of the events of its story, its state.  %ran keeps what each was run on last.
 my %ran;
-sub next_call
+sub call_of
 {
-	my $req = $handler->recv('REQ', timeout => $_[0] // 30) or return undef;
+	my ($req) = @_;
 	my $decorated = cbor_decode($req->{payload})->[1]{body}[1];
 	my $n = sub { join(' ', map { /"n"\s*:\s*"(\w+)"/ ? $1 : '?' } @_) };
 	$req->{n} = $n->($decorated->{commandMessage}[1]{serializedPayload}[1]{serializedObject});
@@ -38,7 +38,10 @@ sub next_call
 	return $req;
 }
 
-sub command { my ($caller, $stream, $n, %opt) = @_; return $caller->command('Change', $stream, "{\"n\":\"$n\"}", %opt) }
+# The next one.
+sub next_call { return call_of($handler->recv('REQ', timeout => $_[0] // 40) // return undef) }
+
+sub command { my ($caller, $stream, $n, %opt) = @_; return $caller->command('Change', $stream, "{\"n\":\"$n\"}", timeout => 120000, %opt) }
 
 # Answers the next call with an event of the command's own n; says on which story.
 sub handle
@@ -50,43 +53,51 @@ sub handle
 	return $call->{story};
 }
 
+# Runs a command; gives the stories that the handler was given with it, and what the answer says.  how: what the handler does.
+sub run
+{
+	my ($from, $stream, $n, $how) = @_;
+	my @stories;
+	my $answer = $from->answer_while(command($from, $stream, $n), $handler, sub {
+		my $call = call_of($_[0]);
+		push @stories, $call->{story};
+		$how ? $how->($call, scalar @stories) : $handler->respond($call, event($n));
+	});
+	my $said = object($answer) // $answer->{body}{message} // 'no answer';
+	return join(' | ', @stories) . ": $said\n";
+}
+
 # ---- a kept story ----
 
-my $id = command($caller, 'a-1', 'a');
-is(handle('a'), '', 'a new aggregate');
-is(object($caller->answer($id)), '["shop.Changed",{"n":"a"}]', 'answered');
-my $loads = $one->metric('story_loads_total');
-$id = command($caller, 'a-1', 'b');
-is(handle('b'), 'a', 'the next is run on the story with the event of the first');
-ok($caller->answer($id), 'answered');
-is($one->metric('story_loads_total'), $loads, 'which was not loaded');
-is($one->metric('story_hits_total'), 1, 'but kept');
-
-# What another proxy has appended since.
-$id = command($other, 'a-1', 'c');
-is(handle('c'), 'a b', 'through another proxy');
-ok($other->answer($id), 'answered');
-$id = command($caller, 'a-1', 'd');
-is(handle('d'), 'a b', 'here the story is behind');
-is(handle('d'), 'a b c', 'which the append shows: again on a new one');
-ok($caller->answer($id), 'answered');
-is(log_of('a-1'), '1a 2b 3c 4d', 'each is stored once');
-
-# A refusal is not passed on from a story that may be behind.
-$id = command($other, 'a-1', 'e');
-my $call = next_call();
-is($call->{story}, 'a b c', 'the other proxy is behind');
-$handler->respond($call, Evento::Bundle::exception('java.lang.IllegalStateException', 'no d yet'));
-$call = next_call();
-is($call->{story}, 'a b c d', 'a refusal of a story that was kept: again on a new one');
-$handler->respond($call, Evento::Bundle::exception('java.lang.IllegalStateException', 'closed by d'));
-like($other->answer($id)->{body}{message} // '', qr/closed by d/, 'whose refusal is the answer');
-$id = command($other, 'a-1', 'e');
-$call = next_call();
-$handler->fail($call, 'java.lang.RuntimeException', 'failed on what was kept');
-$call = next_call();
-$handler->fail($call, 'java.lang.RuntimeException', 'failed on what was loaded');
-like($other->answer($id)->{body}{message} // '', qr/what was loaded/, 'a failure neither');
+my $expected = <<'END';
+: ["shop.Changed",{"n":"a"}]
+a: ["shop.Changed",{"n":"b"}]
+loaded 0, kept 1
+a b: ["shop.Changed",{"n":"c"}]
+a b | a b c: ["shop.Changed",{"n":"d"}]
+1a 2b 3c 4d
+a b c | a b c d: closed on story 2
+a b c d | a b c d: failed on story 2
+END
+my $kept;
+# A new aggregate; the next command is run on the story with the event of the first, which is not loaded but kept; through
+# another proxy; then here the story is behind, which the append shows: again on a new one.  A refusal is not passed on from
+# a story that may be behind, nor is a failure.
+is(Evento::ProxyTest::in_some_try($expected, sub {
+	$kept = "k-$_[0]";
+	my $got = run($caller, $kept, 'a');
+	my %before = map { $_ => $one->metric("story_${_}_total") } qw(loads hits);
+	$got .= run($caller, $kept, 'b');
+	$got .= sprintf "loaded %d, kept %d\n", map { $one->metric("story_${_}_total") - $before{$_} } qw(loads hits);
+	$got .= run($other, $kept, 'c') . run($caller, $kept, 'd') . log_of($kept) . "\n";
+	# The other proxy is behind now; what it loads for the refusal it keeps.
+	for my $how ([ 'e', sub { $handler->respond($_[0], Evento::Bundle::exception('java.lang.IllegalStateException', "closed on story $_[1]")) } ],
+		[ 'f', sub { $handler->fail($_[0], 'java.lang.RuntimeException', "failed on story $_[1]") } ])
+	{
+		$got .= run($other, $kept, @$how);
+	}
+	return $got;
+}), $expected, 'stories are kept, and loaded where they may be behind');
 
 # ---- changes without an event ----
 
@@ -98,22 +109,22 @@ sub is_heard
 	return $one->wait_for(sub { $one->metric('story_bytes') < $bytes });
 }
 
-ok(is_heard(q{SELECT evento.delete_stream('a-1')}), 'a deletion is heard of');
-$id = command($caller, 'a-1', 'f');
+ok(is_heard("SELECT evento.delete_stream('$kept')"), 'a deletion is heard of');
+my $id = command($caller, $kept, 'f');
 is(handle('f'), '', 'after delete_stream the story is empty');
 ok($caller->answer($id), 'answered');
-is(log_of('a-1'), '5f', 'and the versions go on');
+is(log_of($kept), '5f', 'and the versions go on');
 
 # Deleted while the handler is at work on a story that was loaded just before: its event is of a story that is no more,
 # and so would be that of the command behind it.
 $test->sql(q{SELECT evento.append('a-2', 'Changed', '{"n":"o"}')});
 $id = command($caller, 'a-2', 'p');
-$call = next_call();
+my $call = next_call();
 is("$call->{n} $call->{story}", 'p o', 'the handler is at work on a loaded story');
 $test->sql(q{SELECT evento.delete_stream('a-2')});
 $handler->respond($call, event('p'));
-is(handle('p'), '', 'it is run again, on what is left');
-ok(object($caller->answer($id)), 'answered');
+ok(object($caller->answer_while($id, $handler, sub { $call = call_of($_[0]); $handler->respond($call, event('p')) })), 'answered');
+is("$call->{n} $call->{story}", 'p ', 'it is run again, on what is left');
 is(log_of('a-2'), '2p', 'and stored once');
 
 # Erased while the handler is at work: its snapshot would bring back what is erased.
@@ -129,59 +140,68 @@ $handler->respond($call, event('p', state => '{"n":"p alone"}'));
 ok(object($caller->answer($id)), 'answered');
 is($test->sql(q{SELECT state->>'n' FROM evento._snapshots WHERE stream = 'a-3'}), 'p alone', 'with the snapshot of that');
 
-$test->sql(q{SELECT evento.save_snapshot('a-1', 5, '{"n":"snapshot"}', 'shop.State')});
+$test->sql(qq{SELECT evento.save_snapshot('$kept', 5, '{"n":"snapshot"}', 'shop.State')});
 ok($one->wait_for(sub {
-	$id = command($caller, 'a-1', 'g');
-	$call = next_call();
-	$handler->respond($call, event('g'));
-	$caller->answer($id);
+	$caller->answer_while(command($caller, $kept, 'g'), $handler, sub { $call = call_of($_[0]); $handler->respond($call, event('g')) });
 	return $call->{state} =~ /snapshot/;
 }), 'a snapshot that SQL has saved is taken up');
-$id = command($caller, 'a-1', 'h');
+$id = command($caller, $kept, 'h');
 $call = next_call();
 like($call->{state}, qr/snapshot/, 'and kept');
 $handler->respond($call, event('h', state => '{"n":"mine"}'));
 ok($caller->answer($id), 'answered');
-$id = command($caller, 'a-1', 'i');
+$id = command($caller, $kept, 'i');
 $call = next_call();
 is($call->{state} . $call->{story}, '["shop.State",{"n":"mine"}]', 'a snapshot of the handler takes the place of the events');
 $handler->respond($call, event('i'));
 ok($caller->answer($id), 'answered');
-$test->sql(q{SELECT evento.drop_snapshots('a-1')});
+$test->sql("SELECT evento.drop_snapshots('$kept')");
 ok($one->wait_for(sub {
-	$id = command($caller, 'a-1', 'j');
-	$call = next_call();
-	$handler->respond($call, event('j'));
-	$caller->answer($id);
+	$caller->answer_while(command($caller, $kept, 'j'), $handler, sub { $call = call_of($_[0]); $handler->respond($call, event('j')) });
 	return $call->{state} eq 'null';
 }), 'that snapshots were dropped is heard');
 
 # ---- ahead of the log ----
 
-sub story_of_four
+# Has the handler answer commands of these n on a new stream, of which hold (called with its name) has seen to it that
+# nothing is stored; where the last is ?, the one before it is asked and not answered.  Each is to be run on the events of those
+# before it.  Where the registration was not renewed in time meanwhile nothing runs ahead: then let go is called, and another
+# stream tried.  Gives the stream, the call that is not answered, and the ids.
+sub run_ahead
 {
-	my ($stream, %opt) = @_;
-	my @ids = map { command($caller, $stream, $_, %opt) } qw(p q r s);
-	is(handle('p'), 'o', 'the first');
-	is(handle('q'), 'o p', 'the second is run while the first waits for its commit');
-	is(handle('r'), 'o p q', 'the third');
-	is(handle('s'), 'o p q r', 'the fourth');
-	return @ids;
+	my ($name, $n, $hold, $let_go, %opt) = @_;
+	my @n = grep { $_ ne '?' } split / /, $n;
+	my $expected = join ', ', map { $n[$_] . ' on ' . join(' ', 'o', @n[ 0 .. $_ - 1 ]) } 0 .. $#n;
+	my ($stream, $open, @ids);
+	my $got = Evento::ProxyTest::in_some_try($expected, sub {
+		my ($try) = @_;
+		if ($try > 1)
+		{
+			$let_go->();
+			$handler->respond($open, event($open->{n})) if $open;
+			goes_on($stream, qr/^1o/, @ids);
+		}
+		$stream = "$name-$try";
+		my $id = command($caller, $stream, 'o', %opt);
+		handle('o');
+		$caller->answer($id);
+		$hold->($stream);
+		@ids = map { command($caller, $stream, $_, %opt) } @n;
+		my @got;
+		undef $open;
+		for my $i (0 .. $#n)
+		{
+			$open = next_call(5) or last;
+			push @got, "$open->{n} on $open->{story}";
+			next if $i == $#n && $n =~ /\?/;
+			$handler->respond($open, event($open->{n}));
+			undef $open;
+		}
+		return join ', ', @got;
+	});
+	is($got, $expected, "$name: each is run while the first waits for its commit");
+	return ($stream, $open, @ids);
 }
-
-$id = command($caller, 'b-1', 'o');
-handle('o');
-$caller->answer($id);
-
-# All of it is stored in the end.
-my $batches = $one->metric('append_batches_total');
-$test->standby_missing(1);
-my @ids = story_of_four('b-1');
-is($caller->answer($ids[0], timeout => 0.3), undef, 'nobody is answered before the commit');
-$test->standby_missing(0);
-ok(object($caller->answer($_)), 'answered') for @ids;
-is(log_of('b-1'), '1o 2p 3q 4r 5s', 'all are stored, in order');
-is($one->metric('append_batches_total') - $batches, 2, 'those that came while the first was on its way went with one batch');
 
 # Handles what is asked until all are answered; each must be stored once, and have been run on what is before it in the log.
 sub goes_on
@@ -201,7 +221,7 @@ sub goes_on
 			push @gone, $id if !object($answer);
 		}
 		return !%open;
-	}, 60);
+	}, 120);
 	is(scalar(keys %open) + @gone, 0, "$stream: all are answered");
 	my $log = log_of($stream);
 	like($log, $pattern, "$stream: each is stored once");
@@ -213,20 +233,23 @@ sub goes_on
 	return;
 }
 
+# All of it is stored in the end.
+my $batches;
+my ($stream, undef, @ids) = run_ahead('b', 'p q r s', sub { $batches = $one->metric('append_batches_total'); $test->standby_missing(1) }, sub { $test->standby_missing(0) });
+is($caller->answer($ids[0], timeout => 0.3), undef, 'nobody is answered before the commit');
+$test->standby_missing(0);
+ok(object($caller->answer($_)), 'answered') for @ids;
+is(log_of($stream), '1o 2p 3q 4r 5s', 'all are stored, in order');
+is($one->metric('append_batches_total') - $batches, 2, 'those that came while the first was on its way went with one batch');
+
 # The first is not stored: another has appended as many events as make the others' versions fit, and the one's whose
 # handler is at work.
 my $blocker = $test->node->background_psql('postgres');
 for my $lock ('itself', 'none')
 {
-	my $stream = "c-$lock";
-	my %opt = $lock eq 'none' ? (lock => undef) : ();
-	$id = command($caller, $stream, 'o', %opt);
-	handle('o');
-	$caller->answer($id);
-	$blocker->query_safe("BEGIN; SELECT evento.append('$stream', 'Changed', json_build_object('n', n)) FROM unnest('{w,x,y,z}'::text[]) n");
-	@ids = (story_of_four($stream, %opt), command($caller, $stream, 't', %opt));
-	$call = next_call();
-	is("$call->{n} $call->{story}", 't o p q r s', 'the handler is at work with a fifth');
+	($stream, $call, @ids) = run_ahead("c-$lock", 'p q r s t ?',
+		sub { $blocker->query_safe("BEGIN; SELECT evento.append('$_[0]', 'Changed', json_build_object('n', n)) FROM unnest('{w,x,y,z}'::text[]) n") },
+		sub { $blocker->query_safe('COMMIT') }, $lock eq 'none' ? (lock => undef) : ());
 	my $conflicts = $one->metric('conflicts_total');
 	$blocker->query_safe('COMMIT');
 	ok($one->wait_for(sub { $one->metric('conflicts_total') > $conflicts }), 'the first meets a conflict');
@@ -235,27 +258,18 @@ for my $lock ('itself', 'none')
 }
 
 # The first is stored, and another appends before those behind it, which are sent together.
-$id = command($caller, 'f-1', 'o');
-handle('o');
-$caller->answer($id);
-$test->standby_missing(1);
-@ids = story_of_four('f-1');
-Evento::Cluster::send_to($blocker, q{SELECT evento.append('f-1', 'Changed', '{"n":"x"}');});
+($stream, undef, @ids) = run_ahead('f', 'p q r s', sub { $test->standby_missing(1) }, sub { $test->standby_missing(0) });
+Evento::Cluster::send_to($blocker, qq{SELECT evento.append('$stream', 'Changed', '{"n":"x"}');});
 $test->node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'SELECT evento.append%')) or die 'does not wait';
 $test->standby_missing(0);
-goes_on('f-1', qr/^1o 2p 3x 4\w 5\w 6\w$/, @ids);
+goes_on($stream, qr/^1o 2p 3x 4\w 5\w 6\w$/, @ids);
 $blocker->query_safe('SELECT 1');
 $blocker->quit;
 
 # The connection breaks while the first is on its way, and nobody knows whether it is stored.
 for my $end ('pg_terminate_backend', 'crash')
 {
-	my $stream = "d-$end";
-	$id = command($caller, $stream, 'o');
-	handle('o');
-	$caller->answer($id);
-	$test->standby_missing(1);
-	@ids = story_of_four($stream);
+	($stream, undef, @ids) = run_ahead("d-$end", 'p q r s', sub { $test->standby_missing(1) }, sub { $test->standby_missing(0) });
 	$test->node->poll_query_until('postgres', q(SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%append_batch%')) or die 'nothing waits';
 	if ($end eq 'crash')
 	{
