@@ -21,9 +21,11 @@ my $handler = $one->bundle(bundle => 'orders', instance => 'h1', names => [qw(Ch
 my $caller = $one->bundle(bundle => 'caller', instance => 'c1');
 
 # The next command that the handler gets, with the payloads of its story's events.
-sub next_call
+sub next_call { return call_of($handler->recv('REQ') // return { events => ['none'] }) }
+
+sub call_of
 {
-	my $req = $handler->recv('REQ', timeout => 30) or return { events => ['none'] };
+	my ($req) = @_;
 	$req->{events} = [ map { $_->[1]{serializedPayload}[1]{serializedObject} =~ /^\["?[^,]*,(.*)\]$/ ? $1 : '?' } @{ cbor_decode($req->{payload})->[1]{body}[1]{eventStream}[1] } ];
 	return $req;
 }
@@ -45,6 +47,23 @@ sub standby_reads
 	return $proxy->metric('standby_reads_total') - $before;
 }
 
+# Runs a command; the handler answers each time with the event that code makes of how often it was asked.  Gives the stories
+# that it was given, the answer, the reads of the standby and the conflicts.  The standby is read from while this proxy's
+# registration was renewed just now.
+sub run
+{
+	my ($proxy, $stream, $code) = @_;
+	my (@stories, $answer);
+	my $conflicts = $proxy->metric('conflicts_total');
+	my $reads = standby_reads($proxy => sub {
+		$answer = $caller->answer_while($caller->command('Change', $stream), $handler, sub {
+			push @stories, join(' ', @{ call_of($_[0])->{events} });
+			$code->($_[0], scalar @stories);
+		});
+	});
+	return sprintf "%s: %s, %d reads of the standby, %d conflicts", join(' | ', @stories), object($answer), $reads, $proxy->metric('conflicts_total') - $conflicts;
+}
+
 sub pause
 {
 	$standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
@@ -53,56 +72,54 @@ sub pause
 }
 
 $caller->reaches($handler);
-append("s-$_", '{"n":1}') for 1 .. 9;
-append('large', '{"n":"' . 'x' x 200_000 . '"}');
+append("s-$_", '{"n":1}') for 4 .. 9;
+# As many of each kind as there may be tries.
+$test->sql(<<~'SQL');
+	SELECT evento.append(kind || '-' || try, 'Changed', json_build_object('n', CASE kind WHEN 'large' THEN repeat('x', 200000) ELSE '1' END), class => 'shop.Changed')
+	  FROM generate_series(1, 10) try, unnest('{has,more,refused,large}'::text[]) kind
+	SQL
 $primary->wait_for_catchup($standby, 'replay');
 for my $proxy ($one, $two)
 {
 	my $http = Evento::Http->new($proxy->{http});
 	ok($proxy->wait_for(sub { $http->get('/cluster')->{json}{reads}{from} eq 'standby' }, 60), "$proxy->{name} reads from the standby") or diag($proxy->log);
 }
+# All that was told before the first picture of it is behind it, too.
+is($one->wait_for(sub { standby_reads($one => sub { my $id = $caller->command('Change', 's-' . int(rand 1e9)); changed(next_call(), '{}'); $caller->answer($id) }) == 1 }), 1,
+	'and stories');
 pause();
 
 # ---- what the standby has ----
 
-my $id;
-is(standby_reads($one => sub {
-	$id = $caller->command('Change', 's-1');
-	my $call = next_call();
-	is_deeply($call->{events}, ['{"n":1}'], 'a command is run on the story');
-	changed($call, '{"n":2}');
-	is(object($caller->answer($id)), '["shop.Changed",{"n":2}]', 'and answered');
-}), 1, 'that the standby has');
-is(stream('s-1'), '{"n":1} {"n":2}', 'and stored');
+my $expected = '{"n" : "1"}: ["shop.Changed",{"n":2}], 1 reads of the standby, 0 conflicts';
+my $stream;
+is(Evento::ProxyTest::in_some_try($expected, sub {
+	$stream = "has-$_[0]";
+	return run($one, $stream, sub { changed($_[0], '{"n":2}') });
+}), $expected, 'a command is run on the story that the standby has');
+is(stream($stream), '{"n" : "1"} {"n":2}', 'and stored');
 
 # ---- what it has not ----
 
-append('s-2', '{"n":2}');
-my $conflicts = $one->metric('conflicts_total');
-is(standby_reads($one => sub {
-	$id = $caller->command('Change', 's-2');
-	my $call = next_call();
-	is(scalar @{ $call->{events} }, 1, 'where the primary has more, a command is run on the old story');
-	changed($call, '{"n":"old"}');
-	$call = next_call();
-	is_deeply($call->{events}, [ '{"n":1}', '{"n":2}' ], 'its event conflicts, and it is run again on that of the primary');
-	changed($call, '{"n":3}');
-	is(object($caller->answer($id)), '["shop.Changed",{"n":3}]', 'which is the answer');
-}), 1, 'with one read from the standby');
-is($one->metric('conflicts_total') - $conflicts, 1, 'and one conflict');
-is(stream('s-2'), '{"n":1} {"n":2} {"n":3}', 'stored once');
+# Where the primary has more, a command is run on the old story: its event conflicts, and it is run again on that of the primary.
+$expected = '{"n" : "1"} | {"n" : "1"} {"n":2}: ["shop.Changed",{"n":"try 2"}], 1 reads of the standby, 1 conflicts';
+is(Evento::ProxyTest::in_some_try($expected, sub {
+	$stream = "more-$_[0]";
+	append($stream, '{"n":2}');
+	return run($one, $stream, sub { changed($_[0], qq({"n":"try $_[1]"})) });
+}), $expected, 'and again on that of the primary, where that has more');
+is(stream($stream), '{"n" : "1"} {"n":2} {"n":"try 2"}', 'stored once');
 
-append('s-3', '{"n":2}');
-$id = $caller->command('Change', 's-3');
-$handler->respond(next_call(), Evento::Bundle::exception('shop.Refused', 'there is but one'));
-my $call = next_call();
-is(scalar @{ $call->{events} }, 2, 'a refusal that is made of an old story is not passed on');
-changed($call, '{"n":3}');
-is(object($caller->answer($id)), '["shop.Changed",{"n":3}]', 'but what is said of the new one');
+# A refusal that is made of an old story is not passed on, but what is said of the new one.
+$expected = '{"n" : "1"} | {"n" : "1"} {"n":2}: ["shop.Changed",{"n":3}], 1 reads of the standby, 0 conflicts';
+is(Evento::ProxyTest::in_some_try($expected, sub {
+	append("refused-$_[0]", '{"n":2}');
+	return run($one, "refused-$_[0]", sub { $_[1] == 1 ? $handler->respond($_[0], Evento::Bundle::exception('shop.Refused', 'there is but one')) : changed($_[0], '{"n":3}') });
+}), $expected, 'a refusal that is made of an old story is not passed on');
 
 # ---- a repeat whose event it has not ----
 
-$id = $caller->command('Change', 'new');
+my $id = $caller->command('Change', 'new');
 changed(next_call(), '{"try":1}');
 is(object($caller->answer($id)), '["shop.Changed",{"try":1}]', 'a new stream');
 # Its proxy takes what it remembers of the answer along.
@@ -111,8 +128,7 @@ $handler = $two->bundle(bundle => 'orders', instance => 'h2', names => [qw(Chang
 $caller = $two->bundle(bundle => 'caller', instance => 'c1');
 $caller->reaches($handler);
 $caller->command('Change', 'new', '{}', correlation => $id);
-changed(next_call(), '{"try":2}');
-is(object($caller->answer($id)), '["shop.Changed",{"try":1}]', 'a repeat at another proxy has the first answer, though the standby knows nothing of it');
+is(object($caller->answer_while($id, $handler, sub { changed($_[0], '{"try":2}') })), '["shop.Changed",{"try":1}]', 'a repeat at another proxy has the first answer, though the standby knows nothing of it');
 is(stream('new'), '{"try":1}', 'and is stored once');
 
 # ---- what was erased ----
@@ -121,10 +137,10 @@ is(stream('new'), '{"try":1}', 'and is stored once');
 my $control = sub { return ($two->get('/metrics'))[1] =~ /^evento_proxy_db_statement_duration_seconds_count\{lane="control"\} (\d+)$/m ? $1 : 0 };
 $test->sql(q(SELECT evento.erase_stream('s-4', 'asked by letter')));
 my $heard = $control->() + 3;
-$two->wait_for(sub { $control->() >= $heard }, 30);
+$two->wait_for(sub { $control->() >= $heard });
 is(standby_reads($two => sub {
 	$id = $caller->command('Change', 's-4');
-	$call = next_call();
+	my $call = next_call();
 	is_deeply($call->{events}, [], 'what was erased is not in a story, though the standby has it yet');
 	changed($call, '{"n":2}');
 	ok($caller->answer($id), 'the command is answered');
@@ -142,18 +158,16 @@ $primary->wait_for_catchup($standby, 'replay');
 is($two->wait_for(sub { standby_reads($two => sub { $id = $caller->command('Change', 's-' . int(rand 1e9)); changed(next_call(), '{}'); $caller->answer($id) }) == 1 }, 60), 1,
 	'once it has, it is read from again');
 pause();
-$conflicts = $two->metric('conflicts_total');
-is(standby_reads($two => sub {
-	for my $n (2 .. 3)
-	{
-		$id = $caller->command('Change', 'large');
-		$call = next_call();
-		is(scalar @{ $call->{events} }, $n - 1, "a story too large to be kept, command $n");
-		changed($call, qq({"n":$n}));
-		$caller->answer($id);
-	}
-}), 1, 'is loaded from the primary after an append of this proxy');
-is($two->metric('conflicts_total'), $conflicts, 'and there is no conflict');
+# A story too large to be kept is loaded from the primary after an append of this proxy, and there is no conflict.
+$expected = '1 events, 1 reads, 0 conflicts; 2 events, 0 reads, 0 conflicts';
+is(Evento::ProxyTest::in_some_try($expected, sub {
+	my ($try) = @_;
+	return join '; ', map {
+		my $n = $_;
+		run($two, "large-$try", sub { changed($_[0], qq({"n":$n})) }) =~ /^(.*): [^,]*,.*, (\d+) reads of the standby, (\d+) conflicts$/
+		  ? scalar(split /} /, $1) . " events, $2 reads, $3 conflicts" : '?'
+	} 2 .. 3;
+}), $expected, 'what this proxy has appended itself is never missing');
 
 # ---- none ----
 

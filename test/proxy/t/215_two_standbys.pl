@@ -27,7 +27,7 @@ my @standby = map {
 sub hosts { return sprintf 'host=%s port=%s dbname=postgres user=proxy', join(',', map { $_->host } @_), join(',', map { $_->port } @_) }
 
 # As many connections as hosts, so that each standby has one.
-my $proxy = $test->start(flags => { database => hosts($primary, @standby), 'read-from' => 'standby', 'standby-lag' => '2s', 'read-connections' => 3 });
+my $proxy = $test->start(flags => { database => hosts($primary, @standby), 'read-from' => 'standby', 'standby-lag' => '6s', 'read-connections' => 3 });
 my $http = Evento::Http->new($proxy->{http});
 
 # The ports of the standbys that are read from now.
@@ -98,7 +98,7 @@ pause($_) for @standby;
 append('C');
 wait_read_from('both stand still: none is read from');
 is($proxy->metric('standbys'), 0, 'the metrics tell');
-cmp_ok(($proxy->get('/metrics'))[1] =~ /^evento_proxy_standby_lag_seconds ([\d.]+)$/m ? $1 : 0, '>', 2, 'and how old they are');
+cmp_ok(($proxy->get('/metrics'))[1] =~ /^evento_proxy_standby_lag_seconds ([\d.]+)$/m ? $1 : 0, '>', 6, 'and how old they are');
 is_deeply(reads(sub { like(types($http->get('/streams/s')), qr/\bC$/, 'a stream') }), [ 0, 1 ], 'comes from the primary');
 resume(@standby);
 wait_read_from('they are read from again', @standby);

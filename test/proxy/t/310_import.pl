@@ -36,7 +36,7 @@ $test->sql('CALL evento.wait(NULL)');
 
 my $proxy = $test->start;
 my $bundle = $proxy->bundle(bundle => 'shop', instance => 's1', names => ['OrderShip']);
-my $rsp = $bundle->answer($bundle->fetch(undef), timeout => 15);
+my $rsp = $bundle->answer($bundle->fetch(undef));
 my @events = map { $_->[1] } @{ $rsp->{body}{events}[1] };
 is(join(' ', map { $_->{eventSequenceNumber} } @events), join(' ', map { $_->[0] } @stored), 'a fetch gives the events at the numbers they had');
 is(join("\n", map { $_->{eventMessage}[1]{serializedPayload}[1]{serializedObject} } @events), join("\n", map { $_->[4] } @stored), 'with their payloads, word for word');
@@ -44,7 +44,7 @@ is(join("\n", map { $_->{eventMessage}[1]{serializedPayload}[1]{objectClass} } @
 is(join(' ', map { $_->{eventMessage}[0] =~ /\.(\w+)EventMessage$/ } @events), join(' ', map { $_->[2] } @stored), 'and kinds');
 is($events[0]{eventMessage}[1]{timestamp}, 1700000000123, 'and times');
 is($events[0]{eventMessage}[1]{metadata}[1]{user}, 'ann', 'and metadata');
-$rsp = $bundle->answer($bundle->fetch($stored[1][0]), timeout => 15);
+$rsp = $bundle->answer($bundle->fetch($stored[1][0]));
 is(join(' ', map { $_->[1]{eventSequenceNumber} } @{ $rsp->{body}{events}[1] }), join(' ', map { $stored[$_][0] } 2, 3), 'a consumer goes on behind the position it has stored');
 
 my $id = $bundle->command('OrderShip', 'order-1');
