@@ -39,8 +39,8 @@
 #include "uuid.h"
 #include "workers.h"
 
-#define LEAVE_MS	1500		/* for the database to hear that this proxy leaves */
-#define STOP_MS		3000		/* for all of it; what still blocks then is left behind */
+#define LEAVE_MS	5000		/* for the database to hear that this proxy leaves, and what is summed */
+#define STOP_MS		6500		/* for all of it; what still blocks then is left behind */
 #define SPARE_FILES 200			/* descriptors beside those of bundles */
 
 typedef struct process

@@ -22,6 +22,7 @@
 #include "uuid.h"
 
 #define FINISH_MS	1000	/* for a peer that was rejected to hang up by itself */
+#define LOOK_MS		1		/* to read what has come while this process stood still */
 
 /* Before a hello nobody needs more. */
 #define STRANGER_FRAME_MAX	((size_t) 1024 * 1024)
@@ -186,13 +187,15 @@ ready_due(const evp_session_t *session)
 	return due;
 }
 
-/* When a peer that does not hang up, though nothing moves on its connection any more, is waited for no longer. */
+/* When a peer that does not hang up, though nothing moves on its connection any more, is waited for no longer.  It may stand
+ * still for a moment, and write before it reads that it is let go; what it asks then needs some of the time, too. */
 static uint64_t
 left_due(const evp_session_t *session)
 {
 	uint64_t	moved = session->conn.last_write > session->conn.last_read ? session->conn.last_write : session->conn.last_read;
+	uint64_t	patience = session->proxy->config.drain_time / 4;
 
-	return (moved > session->left_at ? moved : session->left_at) + FINISH_MS;
+	return (moved > session->left_at ? moved : session->left_at) + (patience > FINISH_MS ? patience : FINISH_MS);
 }
 
 static uint64_t
@@ -264,7 +267,14 @@ on_timer(uv_timer_t *timer)
 	}
 	if (session->leaving)
 	{
-		if (now >= left_due(session))
+		/* Where this process stood still for so long, what the bundle has written lies unread in the socket. */
+		if (now >= left_due(session) && session->looked_at != session->conn.last_read)
+		{
+			session->looked_at = session->conn.last_read;
+			session->wakes_at = now + LOOK_MS;
+			uv_timer_start(&session->timer, on_timer, LOOK_MS, 0);
+		}
+		else if (now >= left_due(session))
 			evp_session_end(session, EVP_LOG_INFO, "this proxy drains, and the bundle does not hang up");
 		else
 			evp_session_set_timer(session);

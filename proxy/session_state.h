@@ -29,6 +29,7 @@ struct evp_session
 	uint64_t	finished_at;	/* when it was rejected, 0: it was not */
 	bool		leaving;		/* this proxy drains: the others think it closed, its last words are still heard */
 	uint64_t	left_at;		/* since when this proxy drains, 0: it does not */
+	uint64_t	looked_at;		/* what had been read last when its socket was looked at before it is given up */
 	uint64_t	enabled_at;
 	uint64_t	discovered_at;
 	bool		discovered;

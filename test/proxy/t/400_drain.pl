@@ -14,7 +14,9 @@ use Evento::ProxyTest;
 
 my $sim = $ENV{EVENTO_SIM} // __FILE__ =~ s{test/proxy/t/[^/]+$}{build/evento-sim}r;
 my $test = Evento::ProxyTest->new;
-my @proxy = map { $test->start } 1 .. 2;
+# Nothing here is about how soon a bundle comes back, nor about how long the whole may take.
+my %patient = ('drain-time' => '2min', 'cut-time' => '1min');
+my @proxy = map { $test->start(flags => {%patient}) } 1 .. 2;
 ok($_->wait_for(sub { $_->metric('links') == 2 }), "$_->{name} is linked") for @proxy;
 
 sub wait_instance
@@ -69,7 +71,7 @@ sub wait_instance
 	is($from->{status}, 0, 'with status 0');
 	ok((grep { /drain: finished in/ } split /\n/, $from->log), 'it had finished everything');
 	is($test->sql(q(SELECT string_agg(stream, ' ' ORDER BY stream) FROM evento.events)), 'order-1 order-2 service-1', 'each event is stored once');
-	is($test->sql(q(SELECT string_agg(name, ' ') FROM evento.proxies)), 'proxy2', 'it has left the cluster');
+	is($test->sql(q(SELECT string_agg(name, ' ') FROM evento.proxies)), 'proxy2', 'it has left the cluster') or diag($from->log);
 	$_->close for $caller, $handler;
 	$from->run;
 	$from->wait_http('/readyz');
@@ -100,6 +102,42 @@ sub wait_instance
 	$from->run;
 	$from->wait_http('/readyz');
 	ok($_->wait_for(sub { $_->metric('links') == 2 }), "$_->{name} is linked again") for @proxy;
+}
+
+# ---- a proxy that stands still while it lets a bundle go ----
+
+# What the bundle had written by then is taken all the same. Whether the proxy is stopped before its patience ends is luck.
+for my $try (1 .. 5)
+{
+	my $from = $test->start(flags => { 'drain-time' => '20s', 'cut-time' => '1min' });
+	my $to = $proxy[1];
+	my %caller = (bundle => 'web', instance => "still-$try");
+	my $handler = $to->bundle(bundle => 'shop', instance => "awake-$try", names => ['Stand']);
+	my $caller = $from->bundle(%caller);
+	$caller->reaches($handler, 'Stand');
+	kill 'TERM', $from->{pid};
+	$from->wait_log(qr/is let go/);
+	kill 'STOP', $from->{pid};
+	my $last = $caller->command('Stand', "order-stand-$try");
+	my $late = $from->log =~ /does not hang up/;
+	# A quarter of drain-time it waits for a bundle to hang up.
+	sleep 5.5 if !$late;
+	kill 'CONT', $from->{pid};
+	$caller->close if $late;
+	my $req = $late ? undef : $handler->recv('REQ');
+	if (!$late)
+	{
+		ok($req, 'a command that lay in the socket is asked for');
+		ok($caller->wait_closed, 'and its caller is let go');
+		$caller->close;
+		$handler->respond($req, Evento::Bundle::domain_response('Stood', '{}'));
+		$caller = $to->bundle(%caller);
+		is($caller->answer($last)->{class}, 'DomainEventMessage', 'who has its answer where it comes back');
+	}
+	ok($from->wait_for(sub { !$from->running }), 'the proxy ends');
+	$_->close for $handler, $caller;
+	last if !$late;
+	fail('it was too late each time') if $try == 5;
 }
 
 # ---- what does not come to an end ----
@@ -139,10 +177,15 @@ sub wait_instance
 	$proxy[0]->wait_http('/readyz');
 }
 
+is($_->stop, 0, "$_->{name} ends") for @proxy;
+
 # ---- under load ----
 
 for my $kind ('aggregate', 'service', 'query')
 {
+	# New ones each time, who wait for nobody of the load before.
+	@proxy = map { $test->start(flags => {%patient}) } 1 .. 2;
+	ok($_->wait_for(sub { $_->metric('links') == 2 }), "$kind: $_->{name} is linked") for @proxy;
 	my $log = "$PostgreSQL::Test::Utils::log_path/sim-$kind.log";
 	my $proxies = join ',', map { "127.0.0.1:$_->{port}" } @proxy;
 	my $pid = fork // die "fork: $!";
@@ -150,29 +193,29 @@ for my $kind ('aggregate', 'service', 'query')
 	{
 		open(STDOUT, '>', $log) or POSIX::_exit(127);
 		open(STDERR, '>&', \*STDOUT) or POSIX::_exit(127);
-		exec { $sim } $sim, '--proxies', $proxies, '--kind', $kind, '--handlers', 2, '--callers', 32, '--connections', 4, '--seconds', 12, '--run', "drain$kind" or POSIX::_exit(127);
+		exec { $sim } $sim, '--proxies', $proxies, '--kind', $kind, '--handlers', 2, '--callers', 32, '--connections', 4, '--seconds', 250, '--timeout', 120_000, '--run', "drain$kind" or POSIX::_exit(127);
 	}
 	Evento::ProxyTest::started($pid);
 	for my $proxy (@proxy)
 	{
 		my $other = (grep { $_ != $proxy } @proxy)[0];
 		my $before = $proxy->metric('requests_total');
-		ok($proxy->wait_for(sub { $proxy->metric('requests_total') > $before + 500 }, 60), "$kind: $proxy->{name} is loaded");
-		is($proxy->stop('TERM', 20), 0, "$kind: $proxy->{name} is told to stop and ends with status 0");
-		ok($proxy->wait_for(sub { $other->metric('sessions') >= 9 }, 20), "$kind: all bundles are at the other one") or diag($other->metric('sessions'));
+		ok($proxy->wait_for(sub { $proxy->metric('requests_total') > $before + 500 }), "$kind: $proxy->{name} is loaded");
+		is($proxy->stop('TERM'), 0, "$kind: $proxy->{name} is told to stop and ends with status 0");
+		ok($proxy->wait_for(sub { $other->metric('sessions') >= 9 }), "$kind: all bundles are at the other one") or diag($other->metric('sessions'));
 		$proxy->run;
 		$proxy->wait_http('/readyz');
 		ok($other->wait_for(sub { $other->metric('links') == 2 }), "$kind: it is back");
 	}
 	my $moved = $proxy[0]->metric('requests_total');
 	ok($proxy[0]->wait_for(sub { $proxy[0]->metric('requests_total') > $moved + 100 }), "$kind: the load goes on");
+	kill 'TERM', $pid;
 	waitpid $pid, 0;
 	my $status = $?;
 	Evento::ProxyTest::ended($pid);
 	is($status, 0, "$kind: no request failed, and no answer was wrong") or diag(slurp_file($log));
 	is(scalar(grep { /drain: after/ } map { split /\n/, $_->log } @proxy), 0, "$kind: nothing was left when they ended");
+	$_->stop('KILL') for @proxy;
 }
-
-is($_->stop, 0, "$_->{name} ends") for @proxy;
 
 done_testing();
