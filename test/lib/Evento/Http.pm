@@ -17,7 +17,7 @@ use Time::HiRes qw(time);
 sub new
 {
 	my ($class, $port) = @_;
-	return bless { port => $port, http => HTTP::Tiny->new(timeout => 60, keep_alive => 1), seen => [] }, $class;
+	return bless { port => $port, http => HTTP::Tiny->new(timeout => 120, keep_alive => 1), seen => [] }, $class;
 }
 
 # Sends a request; gives status, headers, body, and json where the body is JSON.
@@ -45,8 +45,10 @@ sub seen { return @{ $_[0]->{seen} } }
 sub raw
 {
 	my ($self, $bytes) = @_;
-	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}, Timeout => 10) or croak "connect: $@";
+	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}, Timeout => 60) or croak "connect: $@";
 	$socket->autoflush(1);
+	# Whoever refuses it may have closed before all of it is written.
+	local $SIG{PIPE} = 'IGNORE';
 	print $socket $bytes if defined $bytes;
 	return $socket;
 }
@@ -56,7 +58,7 @@ sub read_until
 {
 	my ($socket, $enough, $seconds) = @_;
 	my $select = IO::Select->new($socket);
-	my $until = time + ($seconds // 20);
+	my $until = time + ($seconds // 60);
 	my $text = '';
 	while (!$enough->($text) && (my $left = $until - time) > 0)
 	{
@@ -98,7 +100,7 @@ sub fill
 sub head
 {
 	my ($self, $seconds) = @_;
-	my $until = time + ($seconds // 20);
+	my $until = time + ($seconds // 60);
 	while (!defined $self->{head} && !$self->{ended} && time < $until)
 	{
 		$self->fill($until - time);
@@ -111,7 +113,7 @@ sub head
 sub block
 {
 	my ($self, $seconds) = @_;
-	my $until = time + ($seconds // 20);
+	my $until = time + ($seconds // 60);
 	$self->head($seconds);
 	while (1)
 	{
@@ -135,7 +137,7 @@ sub block
 sub event
 {
 	my ($self, $seconds, $kind) = @_;
-	my $until = time + ($seconds // 20);
+	my $until = time + ($seconds // 60);
 	while (my $block = $self->block($until > time ? $until - time : 0))
 	{
 		next if !defined $block->{data} || ($block->{event} // 'message') ne ($kind // 'message');

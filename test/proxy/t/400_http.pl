@@ -6,7 +6,7 @@ use warnings;
 
 use IO::Select;
 use Test::More;
-use Time::HiRes qw(time);
+use Time::HiRes qw(sleep time);
 
 use Evento::Http;
 use Evento::ProxyTest;
@@ -156,7 +156,8 @@ cmp_ok($at, '>=', $head, 'the position goes on all the same');
 is_deeply([ log_of("after=$at") ], [ '', $at ], 'nothing behind the end');
 $start = time;
 is((log_of("after=$at&wait=300ms"))[0], '', 'nothing comes');
-cmp_ok(time - $start, '>=', 0.3, 'until the wait is over');
+# The proxy's clock has whole milliseconds.
+cmp_ok(time - $start, '>=', 0.29, 'until the wait is over');
 for my $filter ('', '&types=Wanted', '&categories=cat', '&context=c*x')
 {
 	my $waiter = $http->raw("GET /events?after=$at&wait=30s$filter HTTP/1.0\r\nHost: localhost\r\n\r\n");
@@ -205,39 +206,44 @@ for my $bytes ("GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "\0\0\0\0\r\n\r\n", "GET
 like(Evento::Http::read_until($http->raw("GET /streams/order-1 HTTP/1.0\r\nHost: evil.example:80\r\n\r\n"), sub { 0 }), qr{^HTTP/1.\d 401 }, 'a page of another host cannot use the loopback address');
 like(Evento::Http::read_until($http->raw("GET /streams/order-1 HTTP/1.0\r\nHost: [::1]:3032\r\n\r\n"), sub { 0 }), qr{^HTTP/1.\d 200 }, 'names of this machine can');
 is($http->get('/healthz')->{body}, "ok\n", 'all is well');
-is($proxy->metric('http_held_bytes'), 0, 'and nothing is held');
+ok($proxy->wait_for(sub { $proxy->metric('http_held_bytes') == 0 }), 'and nothing is held');
 
 # ---- memory ----
 
-my $tight = $test->start(flags => { 'http-bytes' => '1MB', 'http-body' => '4MB', 'http-timeout' => '1s' });
+my $tight = $test->start(flags => { 'http-bytes' => '1MB', 'http-body' => '4MB' });
 my $narrow = Evento::Http->new($tight->{http});
 $r = $narrow->post('/streams/wide', '{"type":"W","data":"' . 'x' x 2000000 . '"}');
 problem($r, 503, 'busy', 'a body beyond what all may take');
 is($r->{headers}{'retry-after'}, 1, 'is told to come again');
 is($narrow->post('/streams/wide', '{"type":"W","data":"' . 'x' x 900000 . '"}')->{status}, 201, 'one within it is taken');
-is($tight->metric('http_held_bytes'), 0, 'and nothing is held');
+ok($tight->wait_for(sub { $tight->metric('http_held_bytes') == 0 }), 'and nothing is held');
+$tight->stop('TERM');
 
 $SIG{PIPE} = 'IGNORE';
 
 # Requests that come in by a byte now and then, in head and body, are not waited for.
+my $hasty = $test->start(flags => { 'http-timeout' => '1s' });
 for my $begin ('', "POST /streams/slow HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
 {
-	my $creeping = $narrow->raw($begin . 'G');
+	my $creeping = Evento::Http->new($hasty->{http})->raw($begin . 'G');
 	my $closed = 0;
 	$start = time;
-	while (!$closed && time - $start < 20)
+	while (!$closed && time - $start < 60)
 	{
 		syswrite $creeping, 'E';
 		$closed = IO::Select->new($creeping)->can_read(0.2) && !sysread $creeping, my $any, 1000;
 	}
 	ok($closed, 'a request that creeps is let go') or diag time - $start;
 }
-is($narrow->get('/healthz')->{status}, 200, 'others are not');
-$tight->stop('TERM');
+# Any of them is, of whom nothing comes for a second.
+ok($hasty->wait_for(sub { ($hasty->get('/healthz'))[0] == 200 }), 'others are not');
+$hasty->stop('TERM');
 
 # ---- the end ----
 
-# A request whose last byte comes in when the proxy stops for good: it stands still while its time for that passes.
+# A request whose last byte comes in when the proxy stops for good: it stands still while its time for that passes.  It has
+# to be stopped before that, which needs more than one try on a busy machine.
+for my $try (1 .. 5)
 {
 	my $last = $test->start(flags => { 'drain-time' => '1s' });
 	my $holder = $node->background_psql('postgres');
@@ -247,13 +253,17 @@ $tight->stop('TERM');
 	kill 'TERM', $last->{pid};
 	ok($last->wait_log('drain: after .* 1 HTTP requests'), 'a proxy that is told to stop, and cannot leave the cluster');
 	kill 'STOP', $last->{pid};
-	sleep 2;
+	my $late = $last->log =~ /the database was not told that this proxy leaves/;
+	# It leaves the database 5 s to hear of it.
+	sleep 5.5 if !$late;
 	syswrite $held, '}';
 	kill 'CONT', $last->{pid};
-	like(Evento::Http::read_until($held, sub { 0 }), qr{^HTTP/1.1 503 .*"urn:evento:stopping"}s, 'refuses what would wait');
+	like(Evento::Http::read_until($held, sub { 0 }), qr{^HTTP/1.1 503 .*"urn:evento:stopping"}s, 'refuses what would wait') if !$late;
 	ok($last->wait_for(sub { !$last->running }), 'ends');
 	is($last->{status}, 0, 'in order');
 	$holder->quit;
+	last if !$late;
+	fail('it was too late each time') if $try == 5;
 }
 
 is($proxy->stop('TERM'), 0, 'an orderly end');

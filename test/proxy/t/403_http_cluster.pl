@@ -26,19 +26,18 @@ sub nodes_become
 {
 	my ($what, $code, $at) = @_;
 	my @nodes;
-	ok($proxy->wait_for(sub { @nodes = nodes($at); $code->(@nodes) }, 30), $what) or diag(explain(\@nodes));
+	ok($proxy->wait_for(sub { @nodes = nodes($at); $code->(@nodes) }), $what) or diag(explain(\@nodes));
 	return @nodes;
 }
 
-my @nodes = nodes();
-is(scalar(@nodes), 1, 'one node');
+my @nodes = nodes_become('one node', sub { @_ == 1 });
 is_deeply([ @{ $nodes[0] }{qw(role state name sync_state lag_bytes lag_seconds)} ], [ 'primary', 'connected', undef, undef, undef, undef ], 'is the primary');
 
 # Members, who is live, and what they hold.
 my $other = $test->start;
 my $bundle = $other->bundle(bundle => 'orders', instance => 'o1', names => ['Change']);
 my $cluster;
-ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; @{ $cluster->{bundles} } == 1 && 2 == grep { $_->{live} } @{ $cluster->{proxies} } }, 30), 'any member knows all members');
+ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; @{ $cluster->{bundles} } == 1 && $cluster->{bundles}[0]{enabled} && @{ $cluster->{bundles}[0]{names} } && 2 == grep { $_->{live} } @{ $cluster->{proxies} } }), 'any member knows all members');
 is_deeply([ map { [ @$_{qw(name advertised instances)} ] } @{ $cluster->{proxies} } ],
 	[ [ $proxy->{name}, "127.0.0.1:$proxy->{port}", 0 ], [ $other->{name}, "127.0.0.1:$other->{port}", 1 ] ], 'with addresses and what they hold');
 my ($number) = (Evento::ProxyTest::run_program('--version'))[1] =~ /^evento-proxy (\S+)$/;
@@ -46,7 +45,7 @@ is_deeply([ map { [ @$_{qw(internal http version)} ] } @{ $cluster->{proxies} } 
 	'those for other proxies and of HTTP, and their version');
 is_deeply([ @{ $cluster->{bundles}[0] }{qw(bundle version instance enabled proxy names)} ], [ 'orders', 1, 'o1', JSON::PP::true, $other->{name}, ['Change'] ], 'and the bundle of another member');
 # Load is told with each renewal.
-ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; join(' ', map { "$_->{load}{sessions}/$_->{load}{requests}" } @{ $cluster->{proxies} }) eq '0/0 1/0' }, 30), 'with the load of each')
+ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; join(' ', map { "$_->{load}{sessions}/$_->{load}{requests}" } @{ $cluster->{proxies} }) eq '0/0 1/0' }), 'with the load of each')
   or diag(explain($cluster->{proxies}));
 my $asked = $other->bundle(bundle => 'web', instance => 'w1');
 $asked->reaches($bundle, 'Change');
@@ -54,18 +53,18 @@ my $id = $asked->command('Change', 'order-1');
 my $open = $bundle->recv('REQ');
 # Links of either: one that it made, one that it accepted.
 ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; my ($one, $two) = map { $_->{load} } @{ $cluster->{proxies} };
-		"$one->{sessions} $one->{requests} $one->{links} $two->{sessions} $two->{requests} $two->{links}" eq '0 0 2 2 1 2' }, 30), 'which changes with what comes')
+		"$one->{sessions} $one->{requests} $one->{links} $two->{sessions} $two->{requests} $two->{links}" eq '0 0 2 2 1 2' }), 'which changes with what comes')
   or diag(explain($cluster->{proxies}));
 $bundle->respond($open, Evento::Bundle::domain_response('Changed', '{}'));
 ok($asked->answer($id), 'what was open is answered');
-ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; $cluster->{proxies}[1]{load}{requests} == 0 }, 30), 'and goes');
+ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; $cluster->{proxies}[1]{load}{requests} == 0 }), 'and goes');
 my $same = Evento::Http->new($other->{http})->get('/cluster')->{json};
 is_deeply([ map { $_->{name} } @{ $same->{proxies} } ], [ map { $_->{name} } @{ $cluster->{proxies} } ], 'the other member tells the same members');
 is(join(' ', sort map { $_->{instance} } @{ $same->{bundles} }), 'o1 w1', 'and bundles');
 is($same->{answered_by}, $other->{name}, 'and who it is');
 is_deeply($cluster->{jumps}, [], 'the log has no jump');
 $other->stop('KILL');
-ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; 1 == grep { $_->{live} } @{ $cluster->{proxies} } }, 30), 'one that was killed is live no more');
+ok($proxy->wait_for(sub { $cluster = $http->get('/cluster')->{json}; 1 == grep { $_->{live} } @{ $cluster->{proxies} } }), 'one that was killed is live no more');
 is_deeply($cluster->{bundles}, [], 'nor are its bundles there');
 
 # A standby, as pg_basebackup makes it.
@@ -131,14 +130,14 @@ my $at_standby = Evento::Http->new($reader->{http});
 $primary->stop('fast');
 my $last = $http->get('/cluster');
 is($last->{status}, 200, 'without a database the last picture is given');
-ok($proxy->wait_for(sub { $last = $http->get('/cluster')->{json}; !$last->{database} }, 20), 'which says so');
+ok($proxy->wait_for(sub { $last = $http->get('/cluster')->{json}; !$last->{database} }), 'which says so');
 is($last->{nodes}[0]{role}, 'primary', 'has the nodes as they were');
 is_deeply([ map { $_->{name} } @{ $last->{proxies} } ], [ map { $_->{name} } @{ $http->get('/cluster')->{json}{proxies} } ], 'and the members');
-ok($proxy->wait_for(sub { $http->get('/cluster')->{json}{age_seconds} > $last->{age_seconds} + 1 }, 20), 'and its age, which grows');
+ok($proxy->wait_for(sub { $http->get('/cluster')->{json}{age_seconds} > $last->{age_seconds} + 1 }), 'and its age, which grows');
 $standby->promote;
 nodes_become('the promoted one is the primary', sub { @_ == 1 && $_[0]{role} eq 'primary' }, $at_standby);
 my $jumps;
-ok($proxy->wait_for(sub { $jumps = $at_standby->get('/cluster')->{json}{jumps}; @$jumps == 1 }, 30), 'and the jump of its log is told') or diag(explain($jumps));
+ok($proxy->wait_for(sub { $jumps = $at_standby->get('/cluster')->{json}{jumps}; @$jumps == 1 }), 'and the jump of its log is told') or diag(explain($jumps));
 is(join('|', @{ $jumps->[0] }{qw(last_position next_position reason)}), $standby->safe_psql('postgres', 'SELECT last_position, next_position, reason FROM evento.jumps'), 'as it is on record');
 
 is($_->stop, 0, "$_->{name} ends") for $proxy, $reader;

@@ -17,7 +17,7 @@ my $test = Evento::ProxyTest->new;
 my $ca = Evento::Certs->new;
 my ($cert, $key) = $ca->cert(cn => 'proxy');
 my %tls = ('tls-cert' => $cert, 'tls-key' => $key, 'tls-ca' => $ca->ca, 'bundle-tls' => 'on', 'http-tls' => 'on');
-my %times = ('drain-time' => '60s', 'cut-time' => '1s', 'http-timeout' => '1min', 'http-wait' => '1min');
+my %times = ('drain-time' => '4min', 'cut-time' => '1s', 'http-timeout' => '4min', 'http-wait' => '4min');
 
 # A connection to a port, in the clear or not.
 sub connection { my ($port, $tls) = @_; return Evento::Bundle->new($port, $tls ? (tls => { ca => $ca->ca }) : ()) }
@@ -31,7 +31,7 @@ sub ask
 }
 
 # All that comes until enough of it is there; to the end where enough is not given.
-sub answer { my ($c, $enough) = @_; return Evento::Http::read_until($c->{socket}, $enough // sub { 0 }, 30) }
+sub answer { my ($c, $enough) = @_; return Evento::Http::read_until($c->{socket}, $enough // sub { 0 }, 60) }
 
 # One answer on a connection that goes on.
 sub whole { return $_[0] =~ /\r\n\r\n/ && $_[0] =~ /^Content-Length: (\d+)\r$/mi && length(($_[0] =~ /\r\n\r\n(.*)\z/s)[0]) >= $1 }
@@ -48,7 +48,7 @@ for my $with (0, 1)
 	$session->query_safe("BEGIN; SELECT evento.append('held-$with', 'T', '{\"n\":0}')");
 	my ($append, $poll, $stream, $kept) = map { connection($proxy->{http}, $with) } 1 .. 4;
 	ask($append, 'POST', "/streams/held-$with", {}, '{"type":"T","data":{"n":1}}');
-	ask($poll, 'GET', "/events?after=$after&wait=60s");
+	ask($poll, 'GET', "/events?after=$after&wait=240s");
 	ask($stream, 'GET', '/events?after=' . ($after - 1), { Accept => 'text/event-stream' });
 	my $came = answer($stream, sub { $_[0] =~ /^id: $after\n/m });
 	like($came, qr/^id: $after\n/m, "$how: a stream has begun");
@@ -59,9 +59,13 @@ for my $with (0, 1)
 	my ($handler, $caller) = map { $proxy->bundle(%$_, $with ? (tls => { ca => $ca->ca }) : ()) }
 	  { bundle => 'slow', instance => "slow$with", names => ['Slow'] }, { bundle => 'web', instance => "web$with" };
 	ok($proxy->wait_for(sub { $test->sql("SELECT count(*) FROM evento.bundles WHERE instance = 'slow$with' AND enabled") == 1 }), "$how: a handler");
-	$caller->command('Slow', "order-$with", timeout => 5000);
-	ok($handler->recv('REQ'), "$how: is asked, and never answers");
-	ok($proxy->wait_for(sub { $proxy->metric("http_waiting") == 2 && $proxy->metric(q(queue_items\{queue="appends"\})) == 1 }), "$how: poll, stream and append are open") or diag(($proxy->get('/metrics'))[1]);
+	# Its command is open until somebody else lets go of its stream.
+	my $slow = $test->node->background_psql('postgres');
+	$slow->query_safe("BEGIN; SELECT evento.append('order-$with', 'T', '0')");
+	$caller->command('Slow', "order-$with", timeout => 240_000);
+	$handler->respond($handler->recv('REQ'), Evento::Bundle::domain_response('Done', '{}'));
+	ok($proxy->wait_for(sub { $proxy->metric("http_waiting") == 2 && $proxy->metric(q(queue_items\{queue="appends"\})) == 2 }), "$how: poll, stream, append and command are open")
+	  or diag(($proxy->get('/metrics'))[1]);
 
 	kill 'TERM', $proxy->{pid};
 	my $end = answer($poll);
@@ -79,8 +83,10 @@ for my $with (0, 1)
 	like(answer($late), qr{^HTTP/1.1 200 .*^retry: \d+\n}ms, "$how: a stream that comes now ends at once, and its client knows when to come back");
 	is(($proxy->get('/healthz'))[0], 503, "$how: balancers are told");
 
-	# Behind its time only the append is left.
-	ok($proxy->wait_for(sub { ($proxy->get("/streams/before-$with"))[0] == 503 }, 40), "$how: in the end requests are refused");
+	# Behind its end only the append is left.
+	$slow->query_safe('ROLLBACK');
+	$slow->quit;
+	ok($proxy->wait_for(sub { ($proxy->get("/streams/before-$with"))[0] == 503 }), "$how: in the end requests are refused");
 	$late = connection($proxy->{http}, $with);
 	ask($late, 'POST', "/streams/late-$with", {}, '{"type":"T","data":1}');
 	$end = answer($late);
@@ -92,7 +98,7 @@ for my $with (0, 1)
 	$end = answer($append);
 	like($end, qr{^HTTP/1.1 201 .*"first":2}ms, "$how: the append is answered");
 	like($end, qr/^Connection: close\r$/mi, "$how: and its connection goes");
-	ok($proxy->wait_for(sub { !$proxy->running }, 20), "$how: then the proxy ends");
+	ok($proxy->wait_for(sub { !$proxy->running }), "$how: then the proxy ends");
 	is($proxy->{status}, 0, "$how: with status 0");
 	is(scalar(grep { /info drain: finished in/ } split /\n/, $proxy->log), 1, "$how: it had finished everything") or diag($proxy->log);
 	is($test->sql("SELECT count(*) FROM evento.events WHERE stream = 'held-$with'"), 2, "$how: what was answered is in the log");
