@@ -34,10 +34,12 @@ sub new
 	append_to_file($file, <<"CFG");
 defaults
 	maxconn 1000
-	timeout connect 2s
+	timeout connect 20s
 	timeout client 90s
 	timeout server 90s
 	timeout http-request 30s
+	# A proxy that stands still on a busy machine is not down.
+	timeout check 20s
 	option redispatch 1
 	retries 3
 	default-server inter 250ms fall 2 rise 1 on-marked-down shutdown-sessions
@@ -72,7 +74,7 @@ CFG
 	Evento::ProxyTest::started($pid);
 	$self->{pid} = $pid;
 	$self->{log} = "$file.log";
-	my $until = time + 30;
+	my $until = time + 120;
 	until ($self->has_all)
 	{
 		croak 'HAProxy does not start: ' . slurp_file("$file.log") if time > $until;
@@ -82,7 +84,7 @@ CFG
 }
 
 # Does it take all of the proxies for live?
-sub has_all { my ($self) = @_; return HTTP::Tiny->new(timeout => 2)->get("http://127.0.0.1:$self->{health}/healthz")->{success} }
+sub has_all { my ($self) = @_; return HTTP::Tiny->new(timeout => 20)->get("http://127.0.0.1:$self->{health}/healthz")->{success} }
 
 # Has it said that a proxy gets no more of what comes over HTTP?
 sub left_out { my ($self, $name) = @_; return slurp_file($self->{log}) =~ m{Server http/\Q$name\E is (?:stopping|DOWN)} }

@@ -29,34 +29,35 @@ use constant { HANDLERS => 20, CONNECTIONS => 150 };
 for my $with (0, 1)
 {
 	my $how = $with ? 'TLS' : 'clear';
-	my @proxy = map { $test->start(flags => { $with ? %tls : () }) } 1 .. 3;
+	my @proxy = map { $test->start(flags => { 'drain-time' => '2min', 'cut-time' => '1min', $with ? %tls : () }) } 1 .. 3;
 	for my $proxy (@proxy)
 	{
-		ok($proxy->wait_for(sub { $proxy->metric('links') == 4 }, 30), "$how: $proxy->{name} is linked");
+		ok($proxy->wait_for(sub { $proxy->metric('links') == 4 }), "$how: $proxy->{name} is linked");
 	}
 	my $balancer = Evento::Balancer->new(@proxy);
 	my $log = "$PostgreSQL::Test::Utils::log_path/sim-$how.log";
 	my $load = Evento::ProxyTest::run_beside($log, $sim, '--proxies', "127.0.0.1:$balancer->{bundles}", '--handlers', HANDLERS, '--callers', CONNECTIONS, '--connections', CONNECTIONS,
-		'--rate', 300, '--seconds', 20, '--run', 'drain' . lc $how, $with ? ('--tls-ca', $ca->ca) : ());
+		'--rate', 300, '--seconds', 250, '--timeout', 120_000, '--run', 'drain' . lc $how, $with ? ('--tls-ca', $ca->ca) : ());
 	my $sessions = sub { my ($sum) = (0); $sum += $_->metric('sessions') for grep { $_->running } @proxy; return $sum };
-	ok($proxy[0]->wait_for(sub { $sessions->() >= HANDLERS + CONNECTIONS }, 60), "$how: all bundles are connected") or diag($sessions->());
+	ok($proxy[0]->wait_for(sub { $sessions->() >= HANDLERS + CONNECTIONS }), "$how: all bundles are connected") or diag($sessions->());
 	for my $proxy (@proxy)
 	{
 		cmp_ok($proxy->metric('sessions'), '>', 20, "$how: $proxy->{name} has its share of them");
-		ok($proxy->wait_for(sub { ($proxy->metric('requests_total') // 0) > 100 }, 60), "$how: and is loaded");
-		is($proxy->stop('TERM', 30), 0, "$how: it is told to stop and ends with status 0");
-		ok($proxy->wait_for(sub { $sessions->() >= HANDLERS + CONNECTIONS }, 30), "$how: all bundles are elsewhere") or diag($sessions->());
+		ok($proxy->wait_for(sub { ($proxy->metric('requests_total') // 0) > 100 }), "$how: and is loaded");
+		is($proxy->stop('TERM'), 0, "$how: it is told to stop and ends with status 0");
+		ok($proxy->wait_for(sub { $sessions->() >= HANDLERS + CONNECTIONS }), "$how: all bundles are elsewhere") or diag($sessions->());
 		$proxy->run;
 		$proxy->wait_http('/readyz');
-		ok($proxy->wait_for(sub { $proxy->metric('links') == 4 }, 30), "$how: it is back");
+		ok($proxy->wait_for(sub { $proxy->metric('links') == 4 }), "$how: it is back");
 	}
+	kill 'TERM', $load;
 	waitpid $load, 0;
 	my $status = $?;
 	Evento::ProxyTest::ended($load);
 	is($status, 0, "$how: no request failed, and no answer was wrong") or diag(slurp_file($log));
 	is(scalar(grep { /drain: after/ } map { split /\n/, $_->log } @proxy), 0, "$how: nothing was left when they ended");
 	$balancer->stop;
-	is($_->stop, 0, "$how: $_->{name} ends") for @proxy;
+	$_->stop('KILL') for @proxy;
 }
 
 # ---- over HTTP ----

@@ -55,7 +55,7 @@ my @told;
 sub told
 {
 	my ($pattern, $seconds) = @_;
-	my $until = time + ($seconds // 10);
+	my $until = time + ($seconds // 60);
 	while (time < $until)
 	{
 		for my $i (0 .. $#told)
@@ -76,7 +76,8 @@ sub told
 {
 	local $ENV{EVENTO_PROXY_CONFIG} = $ini;
 	local $ENV{NOTIFY_SOCKET} = "$dir/notify";
-	local $ENV{WATCHDOG_USEC} = 400_000;
+	# Rarely: nobody but a test lets what it is told lie, and there is not room for much.
+	local $ENV{WATCHDOG_USEC} = 4_000_000;
 	write_ini("log-level = info\nmax-names = 2\nfeed-bytes = 16MB\nlog-format = text\n");
 	# The file decides on the level.
 	my $proxy = $test->start(flags => { 'log-level' => undef });
@@ -94,7 +95,7 @@ sub told
 	ok($proxy->wait_log(qr/info main: max-names has changed/), 'SIGHUP: max-names has changed');
 	ok($proxy->wait_log(qr/warning main: feed-bytes has changed and needs a restart/), 'what cannot change says so');
 	ok(!(grep { /name has changed/ } split /\n/, $proxy->log), 'a flag still wins over the file');
-	my @steps = told(qr/^READY=1$/m);
+	my @steps = grep { $_ ne 'WATCHDOG=1' } told(qr/^READY=1$/m);
 	like($steps[0], qr/^RELOADING=1\nMONOTONIC_USEC=\d+$/m, 'the manager is told that it reloads') or diag(explain \@steps);
 	ok(@steps > 1, 'and that it is done');
 	$bundle = $proxy->connection;

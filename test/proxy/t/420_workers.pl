@@ -6,7 +6,7 @@ use warnings;
 
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
 use Evento::Bundle;
 use Evento::ProxyTest;
@@ -34,7 +34,7 @@ my $parent = $test->start(flags => { config => $file, name => 'p', workers => 3,
 # A worker, for what is asked over HTTP.
 my @worker = map { bless { %$parent, http => $http + $_, name => 'p-' . ($_ + 1) }, 'Evento::ProxyTest::Proxy' } 0 .. 2;
 
-sub healthy { my ($worker) = @_; return $parent->wait_for(sub { ($worker->get('/readyz'))[0] == 200 }, 30) }
+sub healthy { my ($worker) = @_; return $parent->wait_for(sub { ($worker->get('/readyz'))[0] == 200 }) }
 
 sub process
 {
@@ -44,9 +44,9 @@ sub process
 }
 
 ok(healthy($_), "$_->{name} is ready") for @worker;
-is($test->sql(q(SELECT string_agg(name, ' ' ORDER BY name) FROM evento.proxies WHERE live)), 'p-1 p-2 p-3', 'each is a proxy of the cluster');
+ok($parent->wait_for(sub { $test->sql(q(SELECT string_agg(name, ' ' ORDER BY name) FROM evento.proxies WHERE live)) eq 'p-1 p-2 p-3' }), 'each is a proxy of the cluster');
 is($test->sql('SELECT count(DISTINCT internal), count(DISTINCT advertised) FROM evento._proxies'), '3|1', 'under its own internal address, and the same for bundles');
-ok($parent->wait_for(sub { $_->metric('links') == 4 }, 20), "$_->{name} has its links") for @worker;
+ok($parent->wait_for(sub { $_->metric('links') == 4 }), "$_->{name} has its links") for @worker;
 
 # ---- connections are spread, and requests go between workers ----
 
@@ -55,7 +55,6 @@ my @sessions = map { $_->metric('sessions') } @worker;
 is($sessions[0] + $sessions[1] + $sessions[2], 24, 'all bundles are connected');
 cmp_ok(scalar(grep { $_ > 0 } @sessions), '>', 1, "to more than one worker: @sessions");
 ok($parent->wait_for(sub { $test->sql('SELECT count(*) FROM evento.bundles WHERE enabled') == 24 }), 'all are enabled');
-sleep 0.2;
 my $answered = 0;
 for my $n (2 .. 24)
 {
@@ -70,16 +69,26 @@ is($answered, 23, 'every one is reached from the first');
 # ---- one dies ----
 
 my $pid = process(2);
+my $killed = time;
 kill 'KILL', $pid;
 ok($parent->wait_log(qr/worker 2 was ended by a signal: Killed/), 'a worker is killed');
 ok($parent->wait_for(sub { process(2) != $pid }), 'it is started again');
 ok(healthy($worker[1]), 'and ready again');
-$pid = process(2);
-my $start = time;
-kill 'KILL', $pid;
-ok($parent->wait_for(sub { process(2) != $pid }), 'a second time');
-cmp_ok(time - $start, '>', 0.2, 'not at once');
-ok(healthy($worker[1]), 'ready again');
+# One that has run for 10 s is started at once, as the first time: then another try is needed.
+for my $try (1 .. 5)
+{
+	$pid = process(2);
+	my $start = time;
+	kill 'KILL', $pid;
+	ok($parent->wait_for(sub { process(2) != $pid }), 'a second time');
+	my $took = time - $start;
+	my $young = time - $killed < 10;
+	$killed = $start;
+	ok(healthy($worker[1]), 'ready again');
+	next if !$young && $try < 5;
+	ok($young && $took > 0.2, "not at once: $took s");
+	last;
+}
 
 # ---- signals ----
 
@@ -102,7 +111,7 @@ is(most_calls($worker[1]), 2222, 'with the setting that the others have');
 
 is((() = $parent->log =~ /needs a restart/g), 0, 'what differs between workers is no change');
 $_->close for @bundles;
-is($parent->stop('TERM', 20), 0, 'SIGTERM ends all with status 0');
+is($parent->stop('TERM'), 0, 'SIGTERM ends all with status 0');
 is((() = $parent->log =~ /drain: finished/g), 3, 'each has drained');
 # Those that were killed are void 5 s after that.
 ok($parent->wait_for(sub { $test->sql('SELECT count(*) FROM evento.proxies WHERE live') == 0 }), 'and left the cluster');
@@ -113,7 +122,7 @@ $parent->run;
 ok(healthy($_), "$_->{name} is ready") for @worker;
 my @pids = map { process($_) } 1 .. 3;
 $parent->stop('KILL');
-ok($parent->wait_for(sub { !grep { kill 0, $_ } @pids }, 20), 'workers end when their parent is killed') or kill 'KILL', @pids;
+ok($parent->wait_for(sub { !grep { kill 0, $_ } @pids }), 'workers end when their parent is killed') or kill 'KILL', @pids;
 
 # A worker that cannot start ends all of it.
 my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $http + 1, Listen => 1, ReuseAddr => 1) or die $@;

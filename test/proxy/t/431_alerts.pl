@@ -27,7 +27,7 @@ sub run_quietly
 {
 	my (@command) = @_;
 	my $out = '';
-	my $ok = IPC::Run::run(\@command, '<', \'', '>', \$out, '2>&1', IPC::Run::timeout(120));
+	my $ok = IPC::Run::run(\@command, '<', \'', '>', \$out, '2>&1', IPC::Run::timeout(250));
 	return ($ok, $out);
 }
 
@@ -138,7 +138,7 @@ at_rest('also where positions have jumped');
 $test->sql(q(SELECT evento.append('order-9', 'Placed', '{}')));
 at_rest('and behind that');
 is(rows($primary, $queries->{evento_log}{query})->[0]{worker_running}, 1, 'the worker runs');
-is(rows($primary, $queries->{evento_cluster}{query})->[0]{missing_proxies}, 0, 'no proxy is missing');
+ok($proxy->wait_for(sub { rows($primary, $queries->{evento_cluster}{query})->[0]{missing_proxies} == 0 }), 'no proxy is missing');
 kill 'KILL', $proxy->{pid};
 ok($proxy->wait_for(sub { rows($primary, $queries->{evento_cluster}{query})->[0]{missing_proxies} == 1 }, 60), 'one that was killed is');
 $proxy->wait_for(sub { !$proxy->running });

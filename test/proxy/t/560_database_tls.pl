@@ -91,7 +91,7 @@ sub change
 	my $id = $caller->command('Change', $stream);
 	my $req = $handler->recv('REQ') or return;
 	$handler->respond($req, Evento::Bundle::domain_response('Changed', $json));
-	return $caller->answer($id, timeout => 30);
+	return $caller->answer($id, timeout => 60);
 }
 
 for my $size (10, 8_192, 16_384, 100_000, 5_000_000)
@@ -105,7 +105,8 @@ my @ids = map { $caller->command('Change', "many-$_") } 1 .. 200;
 my @reqs = map { $handler->recv('REQ') } @ids;
 $handler->respond($_, Evento::Bundle::domain_response('Changed', '{}')) for @reqs;
 is(scalar(grep { ($caller->answer($_) // {})->{class} eq 'DomainEventMessage' } @ids), 200, 'two hundred at once');
-my $events = $caller->answer($caller->fetch(0), timeout => 30)->{body}{events}[1];
+$test->sql('CALL evento.wait(NULL)');
+my $events = $caller->answer($caller->fetch(0), timeout => 60)->{body}{events}[1];
 is(scalar(@$events), $test->sql('SELECT count(*) FROM evento.events'), 'a consumer reads all of it');
 my $held = $caller->fetch($test->sql('SELECT max(position) FROM evento.events'));
 ok(!$caller->recv('RSP', timeout => 0.3), 'waits at the head');

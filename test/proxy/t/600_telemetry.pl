@@ -28,7 +28,7 @@ sub rows_are
 	my ($sql, $wanted, $what) = @_;
 	my $encode = JSON::PP->new->canonical;
 	my $rows;
-	$proxies[0]->wait_for(sub { $rows = rows($sql); return $encode->encode($rows) eq $encode->encode($wanted) }, 15);
+	$proxies[0]->wait_for(sub { $rows = rows($sql); return $encode->encode($rows) eq $encode->encode($wanted) });
 	return is_deeply($rows, $wanted, $what);
 }
 
@@ -115,7 +115,6 @@ $test->sql(q{DELETE FROM evento._handler_statistics WHERE component = 'Many'});
 # ---- the database goes away, and comes back ----
 
 my ($sent, $placed) = (0, 7);
-my $deadline = time + 60;
 for my $round (1 .. 3)
 {
 	for (1 .. 50) { $bundles[ $_ % 2 ]->service_time('Order', 'OrderPlace', 1); $sent++ }
@@ -153,7 +152,13 @@ my $stranger = $test->node->background_psql('postgres');
 $stranger->query_safe(q{BEGIN; LOCK TABLE evento._handler_statistics IN ACCESS EXCLUSIVE MODE});
 $bundles[$_]->service_time('Order', 'OrderPlace', 1) for 0, 1;
 my $registered = $test->sql('SELECT max(proxy_id) FROM evento._proxies');
-ok(!$proxies[0]->wait_for(sub { $test->sql('SELECT bool_and(renewed_at > clock_timestamp() - interval \'3 seconds\') FROM evento._proxies') eq 'f' }, 4), 'locked statistics hold up no renewal');
+# A busy machine makes any renewal late, but not always.
+my $late_each_time = 1;
+for (1 .. 5)
+{
+	last if !($late_each_time = $proxies[0]->wait_for(sub { $test->sql('SELECT bool_and(renewed_at > clock_timestamp() - interval \'3 seconds\') FROM evento._proxies') eq 'f' }, 4));
+}
+ok(!$late_each_time, 'locked statistics hold up no renewal');
 is($test->sql('SELECT max(proxy_id) FROM evento._proxies'), $registered, 'and no proxy loses its registration');
 $stranger->query_safe('ROLLBACK');
 $stranger->quit;

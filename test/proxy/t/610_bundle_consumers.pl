@@ -13,7 +13,9 @@ use Evento::Cbor;
 use Evento::ProxyTest;
 
 my $test = Evento::ProxyTest->new;
-my @proxies = map { $test->start(flags => { 'telemetry-interval' => '100ms' }) } 1 .. 2;
+my @proxies = map { $test->start(flags => { 'telemetry-interval' => '100ms', 'fetch-hold' => '5min' }) } 1 .. 2;
+# Fetches are held until there is an event.
+my %held = (timeout => 300_000);
 my $encode = JSON::PP->new->canonical;
 
 sub rows
@@ -26,7 +28,7 @@ sub rows_are
 {
 	my ($sql, $wanted, $what) = @_;
 	my $rows;
-	$proxies[0]->wait_for(sub { $rows = rows($sql); return $encode->encode($rows) eq $encode->encode($wanted) }, 15);
+	$proxies[0]->wait_for(sub { $rows = rows($sql); return $encode->encode($rows) eq $encode->encode($wanted) });
 	return is_deeply($rows, $wanted, $what);
 }
 
@@ -63,8 +65,8 @@ $fetch{all} = $a->fetch(2, component => 'OrderProjector', limit => 1);
 ok($a->answer($fetch{all}), 'it goes on');
 rows_are("$consumers LIMIT 1", [ consumer($projector, owner => 'a', context => '*', state => 'running', position => 2, lag_events => 1) ], 'one event is left');
 cmp_ok($test->sql(qq{SELECT lag_seconds FROM evento.consumers WHERE consumer = '$projector'}), '>', 0, 'whose age shows');
-$a->fetch(3, component => 'OrderProjector');
-$a->fetch(1, component => 'OrderProjector', context => 'eu');
+$a->fetch(3, component => 'OrderProjector', %held);
+$a->fetch(1, component => 'OrderProjector', context => 'eu', %held);
 my @at_head = (consumer($projector, owner => 'a', context => '*', state => 'waiting', position => 3, lag_events => 0),
 	consumer($ctx, owner => 'a', context => 'eu', state => 'waiting', position => 3, lag_events => 0));
 rows_are("$consumers LIMIT 2", \@at_head, 'at the head they wait, whatever events of other contexts there are');
@@ -86,7 +88,7 @@ $b->consumers(Projector => { OrderProjector => [$projector] });
 rows_are("$consumers LIMIT 1", [ { %{ $at_head[0] }, state => 'waiting', instances => 2 } ], 'two instances have a consumer');
 $a->close;
 rows_are("$consumers LIMIT 1", [ { %{ $at_head[0] }, state => 'waiting' } ], 'one is gone: the other has it, and has not fetched yet');
-$b->fetch(4, component => 'OrderProjector');
+$b->fetch(4, component => 'OrderProjector', %held);
 rows_are("$consumers LIMIT 1", [ consumer($projector, owner => 'b', context => '*', state => 'waiting', position => 4, lag_events => 0) ], 'it goes on');
 is($test->sql(qq{SELECT string_agg(instance, ' ') FROM evento._bundle_consumers WHERE consumer = '$projector'}), 'b', 'and the row of the other goes');
 is($test->sql(qq{SELECT state || ' ' || live FROM evento.consumers WHERE consumer = '$ctx'}), 'stopped false', 'a consumer that no instance has is stopped');

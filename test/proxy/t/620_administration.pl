@@ -33,6 +33,8 @@ sub begin
 {
 	my ($sql, %opt) = @_;
 	my %h = (in => '', out => '', err => '');
+	# A call has ten seconds; those that are not about that get more.
+	$sql =~ s/^(CALL evento\.consumer_\w+\((?!.*timeout).*)\)$/$1, timeout => '1min')/ if !ref $sql && !$opt{as_it_is};
 	my $path = "host=" . $node->host . " port=" . $node->port . " dbname=postgres user=" . ($opt{role} // 'boss');
 	$h{run} = IPC::Run::start([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=verbose', '-d', $path, map { ('-c', $_) } ref $sql ? @$sql : $sql ], '<', \$h{in}, '>', \$h{out}, '2>', \$h{err}, IPC::Run::timeout(120));
 	return \%h;
@@ -58,7 +60,7 @@ sub asked
 
 # ---- status ----
 
-my $h = begin("CALL evento.consumer_status('$id')");
+my $h = begin("CALL evento.consumer_status('$id')", as_it_is => 1);
 my ($req, $class, $fields, $graph) = asked($b);
 is($class, 'ConsumerFetchStatusRequestMessage', 'the instance that fetches is asked, at its proxy');
 is_deeply($fields, { consumerId => $id, componentType => 'Projector' }, 'for its consumer');
@@ -147,12 +149,18 @@ $req = (asked($b))[0];
 $b->send_message('@t' => 'RSP', correlationId => \$req->{correlationId}, payloadType => 'x', payload => \'no CBOR', failure => undef, timestampMs => int_(1));
 like(ended($h)->{message}, qr/unreadable answer/, 'and one that cannot be read');
 
-my $t = time;
-$h = begin("CALL evento.consumer_delete_event('$id', 1, timeout => '700ms')");
-$req = (asked($b))[0];
-$end = ended($h);
-is_deeply([ @$end{qw(state message)} ], [ '40003', qq(consumer "$id": no answer in time) ], 'no answer within the timeout');
-cmp_ok(time - $t, '>=', 0.7, 'which is waited for');
+# It has to come to the instance before that, which a busy machine may need more time for.
+for my $ms (700, 5000, 20_000)
+{
+	my $t = time;
+	$end = ended(begin("CALL evento.consumer_delete_event('$id', 1, timeout => '${ms}ms')"));
+	my $took = time - $t;
+	$req = $b->recv('REQ', timeout => 1);
+	next if $end->{state} eq '55000' && $ms < 20_000;
+	is_deeply([ @$end{qw(state message)} ], [ '40003', qq(consumer "$id": no answer in time) ], 'no answer within the timeout');
+	cmp_ok($took, '>=', $ms / 1000, 'which is waited for');
+	last;
+}
 $b->respond($req, [ CONSUMER . 'ConsumerResponseMessage', map_(success => bool_(1)) ]);
 ok($b->alive, 'an answer that is late harms nobody');
 
@@ -220,8 +228,9 @@ is(ended(begin("CALL evento._ask_and_wait('x', 'status', '$id', NULL, NULL, NULL
 
 # ---- cancelled, and cleared away ----
 
-$h = begin([ q{SET statement_timeout = '500ms'}, "CALL evento.consumer_status('$id')" ]);
+$h = begin("CALL evento.consumer_status('$id')");
 $req = (asked($moved))[0];
+$test->sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL evento.consumer_status%' AND usename = 'boss'});
 is(ended($h)->{state}, '57014', 'a call can be cancelled');
 $moved->respond($req, status());
 ok($moved->alive, 'whose answer harms nobody');
