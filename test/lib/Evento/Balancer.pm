@@ -1,6 +1,6 @@
 # Evento::Balancer
 #   HAProxy before evento proxies, for bundles and for HTTP, set up as
-#   docker/haproxy/haproxy.cfg has it, for tests.
+#   docker/haproxy/haproxy.cfg has it, but with more patience, for tests.
 package Evento::Balancer;
 
 use strict;

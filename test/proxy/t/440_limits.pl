@@ -119,7 +119,7 @@ sub serve
 # ---- the database does not keep up ----
 
 {
-	my $proxy = $test->start(flags => { 'append-queue' => 16, 'db-queue' => 16 });
+	my $proxy = $test->start(flags => { 'append-queue' => 16, 'db-queue' => 16, 'database-wait' => '5min' });
 	my $handler = $proxy->bundle(bundle => 'shop', instance => 'h', names => [ 'Place', 'Notify', 'Find' ]);
 	my $caller = $proxy->bundle(bundle => 'web', instance => 'c');
 	ok(ready($proxy, 2), 'a handler and a caller');

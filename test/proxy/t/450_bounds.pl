@@ -198,7 +198,7 @@ sub within
 # ---- what waits for the database, in bytes ----
 
 {
-	my ($proxy, $handler, $caller) = start('append-queue-bytes' => '16MB', 'db-queue-bytes' => '1MB');
+	my ($proxy, $handler, $caller) = start('append-queue-bytes' => '16MB', 'db-queue-bytes' => '1MB', 'database-wait' => '5min');
 	my $blocker = $test->node->background_psql('postgres');
 	$blocker->query_safe('BEGIN; LOCK TABLE evento._events, evento._streams IN ACCESS EXCLUSIVE MODE');
 	my @ids;
@@ -245,7 +245,7 @@ sub within
 {
 	$test->sql(q(SELECT evento.append('read', 'Read', '{}') FROM generate_series(1, 10); CALL evento.wait(NULL)));
 	# Begun behind all that is read here: none of it is in the newest events, which are in memory.
-	my ($proxy, $handler, $caller) = start('feed-readers' => 1, 'http-readers' => 1);
+	my ($proxy, $handler, $caller) = start('feed-readers' => 1, 'http-readers' => 1, 'database-wait' => '5min');
 	my $blocker = $test->node->background_psql('postgres');
 	$blocker->query_safe('BEGIN; LOCK TABLE evento._events IN ACCESS EXCLUSIVE MODE');
 	my @ids = map { $caller->fetch(0, component => "C$_", limit => 5, timeout => 120_000) } 1 .. 8;

@@ -14,7 +14,7 @@ use Evento::ProxyTest;
 
 my $test = Evento::ProxyTest->new(conf => "log_statement = all\n");
 # One connection of each kind: of two that the server runs, either may stand still for a while.
-my $proxy = $test->start(flags => { 'feed-readers' => 1, 'append-connections' => 1, 'read-connections' => 1, 'fetch-hold' => '1s' });
+my $proxy = $test->start(flags => { 'feed-readers' => 1, 'append-connections' => 1, 'read-connections' => 1, 'fetch-hold' => '1s', 'database-wait' => '5min' });
 # Nor does anything here end by itself.
 my %patient = (timeout => 300_000);
 my $handler = $proxy->bundle(bundle => 'shop', instance => 'h', names => [ 'Place', 'Notify' ]);
