@@ -18,21 +18,23 @@ use Evento::Cbor;
 
 use constant {
 	PING => 0.5,        # seconds between pings
-	SILENCE => 3,       # a connection on which nothing comes for so long is given up
+	SILENCE => 3,       # a connection on which a ping is not answered for so long is given up
 	GREETING => 3,      # so long for the welcome
 	AGAIN => 0.2,       # between attempts to connect
 	LATE => 1,          # beyond its timeout, for a busy machine
+	PONG => 0.25,       # what is not heard of a proxy for longer than PING and this has stood still, or the test has
 };
 
 # proxies: the Evento::ProxyTest::Proxy objects; callers, handlers: how many, spread over the proxies; open: commands that a
 # caller has open at once; rest: seconds between its commands; timeout: of a command, in ms.  Commands are domain commands (Place) and service commands on a
 # stream (Notify), some of them under a lock.  repeat => 0: a caller that comes back does not repeat what is open, and waits
 # for its answer.  dials: seconds that one whose connection was lost waits before it connects again.  shared => 0: no locks, and no
-# stream that several change.  beside: what has its turn beside them, Evento::Follow's for one.
+# stream that several change.  beside: what has its turn beside them, Evento::Follow's for one.  silence: instead of SILENCE and
+# GREETING, longer where no connection is to be lost: a proxy may get no processor for some seconds.
 sub new
 {
 	my ($class, %opt) = @_;
-	my $self = bless { open => 2, rest => 0.02, timeout => 8000, repeat => 1, shared => 1, beside => [], sent => 0, %opt, commands => [], by_id => {}, ends => [], tries => 0, wrong => [] }, $class;
+	my $self = bless { open => 2, rest => 0.02, timeout => 8000, repeat => 1, shared => 1, silence => undef, beside => [], sent => 0, %opt, commands => [], by_id => {}, ends => [], tries => 0, wrong => [] }, $class;
 	push @{ $self->{ends} }, { kind => 'handler', bundle => 'shop', instance => "h$_", at => $_ - 1, names => [qw(Place Notify)] } for 1 .. $opt{handlers} // 2;
 	push @{ $self->{ends} }, { kind => 'caller', bundle => 'web', instance => "c$_", at => $_ - 1, names => [], open => {} } for 1 .. $opt{callers} // 4;
 	$_->{next} = 0 for @{ $self->{ends} };
@@ -58,7 +60,7 @@ sub connect_end
 		return;
 	}
 	$end->{proxy} = $proxy;
-	$end->{since} = $end->{heard} = time;
+	$end->{since} = $end->{heard} = $end->{waiting} = time;
 	$end->{pinged} = 0;
 	$end->{ready} = 0;
 	$end->{b}->hello(bundle => $end->{bundle}, instance => $end->{instance});
@@ -116,7 +118,7 @@ sub send_command
 	my $n = ++$self->{sent};
 	my $c = {
 		n => $n, tag => "t$n", id => Evento::Bundle::uuid(), caller => $end->{instance}, json => qq({"tag":"t$n"}),
-		kind => $end->{sent}++ % 3 ? 'Place' : 'Notify', timeout => $self->{timeout}, sent => time, repeats => 0, %opt };
+		kind => $end->{sent}++ % 3 ? 'Place' : 'Notify', timeout => $self->{timeout}, sent => time, stood => stood_still($end, time), repeats => 0, %opt };
 	# Every caller has streams of its own, and all have one in common.
 	$c->{stream} //= $c->{kind} eq 'Notify' ? "service-$end->{instance}" : $n % 4 || !$self->{shared} ? "own-$end->{instance}-" . $n % 5 : 'common';
 	$c->{lock} = $n % 5 ? "lock-$end->{instance}" : 'lock-common' if $c->{kind} eq 'Notify' && $n % 2 && $self->{shared};
@@ -182,7 +184,13 @@ sub look_after
 		return;
 	}
 	my $b = $end->{b};
-	while (!$b->{closed} && IO::Select->new($b->{socket})->can_read(0)) { $b->pump(0); $end->{heard} = $now }
+	while (!$b->{closed} && IO::Select->new($b->{socket})->can_read(0))
+	{
+		$b->pump(0);
+		$end->{stood} = stood_still($end, $now);
+		$end->{heard} = $now;
+		delete $end->{waiting};
+	}
 	my @messages = splice @{ $b->{queue} };
 	for my $m (@messages)
 	{
@@ -190,7 +198,7 @@ sub look_after
 		elsif ($m->{'@t'} eq 'REQ') { $self->handle($end, $m) }
 		elsif ($m->{'@t'} eq 'RSP') { $self->take_answer($end, $m) }
 	}
-	if ($b->{closed} || $now - $end->{heard} > ($end->{ready} ? SILENCE : GREETING))
+	if ($b->{closed} || $now - ($end->{waiting} // $now) > ($self->{silence} // ($end->{ready} ? SILENCE : GREETING)))
 	{
 		$self->lose($end);
 		return;
@@ -198,16 +206,28 @@ sub look_after
 	if ($end->{ready} && $now - $end->{pinged} >= PING)
 	{
 		$end->{pinged} = $now;
+		$end->{waiting} //= $now;
 		$b->send_message('@t' => 'PNG', correlationId => \Evento::Bundle::uuid(), sequence => int_(1), timestampMs => int_(int($now * 1000)));
 	}
 	return;
 }
 
-# Whether it is past a command's time; notes it where its caller has heard its proxy all the time.
+# For how long, all together, nothing was heard on an end's connections that should have been: its proxy has stood still, or this
+# process has, which reads answers later then than they came.
+sub stood_still
+{
+	my ($end, $now) = @_;
+	my $more = $end->{b} && $end->{ready} ? $now - $end->{heard} - PING - PONG : 0;
+	return ($end->{stood} // 0) + ($more > 0 ? $more : 0);
+}
+
+# Whether it is past a command's time, while its proxy and this process did not stand still; notes it where its caller has heard
+# its proxy all the time.
 sub waited_too_long
 {
 	my ($self, $end, $c) = @_;
-	my $took = time - $c->{sent};
+	my $now = time;
+	my $took = $now - $c->{sent} - (stood_still($end, $now) - $c->{stood});
 	return 0 if $took < $c->{timeout} / 1000 + LATE;
 	push @{ $self->{wrong} }, sprintf '%s of %s on %s has waited for %.1f s', $c->{tag}, $c->{caller}, $c->{stream}, $took
 	  if $end->{ready} && !$c->{repeats} && $end->{since} < $c->{sent};

@@ -43,24 +43,21 @@ sub release
 sub wait_waiting
 {
 	my ($where) = @_;
-	$proxy[0]->wait_for(sub { $test->sql("SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name LIKE 'evento-proxy/%' AND $where") eq 't' }, 20)
+	$proxy[0]->wait_for(sub { $test->sql("SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name LIKE 'evento-proxy/%' AND $where") eq 't' }, 60)
 	  or die "nothing waits: $where";
 	return;
 }
 
 my %kinds = (
-	domain => { send => sub { my ($stream, %how) = @_; return $caller->command('Place', $stream, '{}', timeout => 20000, %how) },
+	domain => { send => sub { my ($stream, %how) = @_; return $caller->command('Place', $stream, '{}', timeout => 60000, %how) },
 		answer => sub { return Evento::Bundle::domain_response('Placed', qq({"try":$_[0]}), state => qq({"try":$_[0]})) } },
-	service => { send => sub { my ($stream, %how) = @_; return $caller->service_command('Notify', '{}', stream => $stream, timeout => 20000, %how) },
+	service => { send => sub { my ($stream, %how) = @_; return $caller->service_command('Notify', '{}', stream => $stream, timeout => 60000, %how) },
 		answer => sub { return Evento::Bundle::event_message('Service', 'Notified', qq({"try":$_[0]})) } },
-	locked => { send => sub { my ($stream, %how) = @_; return $caller->service_command('Notify', '{}', stream => $stream, lock => "lock-$stream", timeout => 20000, %how) },
+	locked => { send => sub { my ($stream, %how) = @_; return $caller->service_command('Notify', '{}', stream => $stream, lock => "lock-$stream", timeout => 60000, %how) },
 		answer => sub { return Evento::Bundle::event_message('Service', 'Notified', qq({"try":$_[0]})) } });
 
 my $tries = 0;
 my $handled;    # the last answer given
-
-# The handler takes one request, and answers where it is to.
-sub taken { my ($timeout) = @_; return $handler->recv('REQ', timeout => $timeout // 20) }
 
 sub give
 {
@@ -69,11 +66,23 @@ sub give
 	return;
 }
 
+# The handler takes the request of a stream, and answers where it is to.  Others are what a proxy that stood still has asked late.
+sub taken
+{
+	my ($kind, $stream) = @_;
+	while (my $req = $handler->recv('REQ', timeout => 20))
+	{
+		return $req if $req->{payload} =~ /\Q$stream\E(?!\d)/;
+		give($kind, $req);
+	}
+	return;
+}
+
 # The caller's answer; whatever else the handler is asked meanwhile is handled.
 sub answered
 {
 	my ($kind, $id, $seconds) = @_;
-	my $until = time + ($seconds // 20);
+	my $until = time + ($seconds // 60);
 	while (time < $until)
 	{
 		my $rsp = $caller->answer($id, timeout => 0.05);
@@ -99,13 +108,13 @@ my @steps = (
 	[ 'while the handler is at work', sub {
 			my ($kind, $stream) = @_;
 			my $id = $kinds{$kind}{send}->($stream);
-			my $req = taken() or die 'the handler was not asked';
+			my $req = taken($kind, $stream) or die 'the handler was not asked';
 			return ($id, sub { give($kind, $req) });
 		} ],
 	[ 'while the append waits', sub {
 			my ($kind, $stream) = @_;
 			my $id = $kinds{$kind}{send}->($stream);
-			my $req = taken() or die 'the handler was not asked';
+			my $req = taken($kind, $stream) or die 'the handler was not asked';
 			my $lock = session('LOCK TABLE evento._events IN SHARE ROW EXCLUSIVE MODE');
 			give($kind, $req);
 			wait_waiting(q(wait_event_type = 'Lock' AND query LIKE '%append_batch%'));
@@ -114,7 +123,7 @@ my @steps = (
 	[ 'while the commit waits', sub {
 			my ($kind, $stream) = @_;
 			my $id = $kinds{$kind}{send}->($stream);
-			my $req = taken() or die 'the handler was not asked';
+			my $req = taken($kind, $stream) or die 'the handler was not asked';
 			$test->standby_missing(1);
 			give($kind, $req);
 			wait_waiting(q(wait_event = 'SyncRep' AND query LIKE '%append_batch%'));
@@ -123,7 +132,7 @@ my @steps = (
 	[ 'after the commit, before the answer', sub {
 			my ($kind, $stream) = @_;
 			my $id = $kinds{$kind}{send}->($stream);
-			my $req = taken() or die 'the handler was not asked';
+			my $req = taken($kind, $stream) or die 'the handler was not asked';
 			$test->standby_missing(1);
 			give($kind, $req);
 			wait_waiting(q(wait_event = 'SyncRep' AND query LIKE '%append_batch%'));
@@ -135,7 +144,7 @@ my @steps = (
 	[ 'after the answer', sub {
 			my ($kind, $stream) = @_;
 			my $id = $kinds{$kind}{send}->($stream);
-			my $req = taken() or die 'the handler was not asked';
+			my $req = taken($kind, $stream) or die 'the handler was not asked';
 			give($kind, $req);
 			$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM evento.events WHERE stream = '$stream'") or die 'not committed';
 			return ($id, sub { });
@@ -193,7 +202,7 @@ $handler->close;
 # ---- at any step, under load ----
 
 my $traffic = Evento::Traffic->new(proxies => \@proxy, callers => 6, handlers => 3);
-ok($traffic->run(20, sub { 30 < grep { defined $_->{object} } @{ $traffic->{commands} } }), 'there is load');
+ok($traffic->run(60, sub { 30 < grep { defined $_->{object} } @{ $traffic->{commands} } }), 'there is load');
 my $until = time + ($ENV{EVENTO_LONG} ? 120 : 16);
 srand($ENV{EVENTO_SEED} // 701);
 while (time < $until)

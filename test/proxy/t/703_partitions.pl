@@ -35,7 +35,7 @@ sub sql { return $test->sql($_[0]) }
 sub linked
 {
 	my ($proxy) = @_;
-	return $proxy->wait_for(sub { $traffic->turn(0.02, 1); $proxy->metric('links') == 2 }, 10);
+	return $proxy->wait_for(sub { $traffic->turn(0.02, 1); ($proxy->metric('links') // 0) == 2 }, 60);
 }
 
 my %what = (to => 'what goes to it is lost', from => 'what comes from it is lost', both => 'nothing passes');
@@ -52,7 +52,7 @@ sub partition
 	ok(linked($_), "$what: $_->{name} has its links") for @proxy;
 	# Whoever lost a connection came back, and is known where it is alone.
 	my $all = '';
-	ok($proxy[0]->wait_for(sub { $traffic->turn(0.02, 1); $all = sql(q(SELECT string_agg(instance, ' ' ORDER BY instance) FROM evento.bundles WHERE enabled)); $all eq 'c1 c2 c3 c4 h1 h2' }, 10),
+	ok($proxy[0]->wait_for(sub { $traffic->turn(0.02, 1); $all = sql(q(SELECT string_agg(instance, ' ' ORDER BY instance) FROM evento.bundles WHERE enabled)); $all eq 'c1 c2 c3 c4 h1 h2' }, 60),
 		"$what: all instances are there, once") or diag($all);
 	return;
 }
@@ -60,7 +60,7 @@ sub partition
 sub cut_end
 {
 	my ($direction, $end) = @_;
-	$traffic->run(10, sub { $end->{ready} && $end->{b} });
+	$traffic->run(60, sub { $end->{ready} && $end->{b} }) or die "$end->{instance} is not connected";
 	Evento::Partition::cut($direction, $end->{proxy}{port}, peer => $end->{b}{socket}->sockport);
 	return;
 }
@@ -87,7 +87,7 @@ sub no_old_sessions
 {
 	my ($what) = @_;
 	my $pids = q(SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'evento-proxy/%');
-	ok($proxy[0]->wait_for(sub { $traffic->turn(0.02, 1); sql($pids) <= 12 }, 10), "$what: the server has no sessions of before") or diag(sql($pids));
+	ok($proxy[0]->wait_for(sub { $traffic->turn(0.02, 1); sql($pids) <= 12 }, 60), "$what: the server has no sessions of before") or diag(sql($pids));
 	return;
 }
 

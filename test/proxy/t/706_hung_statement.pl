@@ -4,7 +4,7 @@
 use strict;
 use warnings;
 
-use List::Util qw(min);
+use List::Util qw(max min);
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -28,29 +28,36 @@ is(change('a')->{class}, 'DomainEventMessage', 'a command is stored');
 
 my $session = $test->node->background_psql('postgres');
 $session->query_safe('BEGIN; LOCK TABLE evento._streams, evento._events IN ACCESS EXCLUSIVE MODE');
-my (%ends, @late);
-for my $n (1 .. 15)
+my ($asked, $answered) = (0, 0);
+
+# How late the first of some answers is, in seconds.
+sub least_late
 {
-	my $timeout = 1000 + 37 * $n;
-	$ends{ $caller->command('Change', "stuck-$n", undef, timeout => $timeout) } = time + $timeout / 1000;
+	my (%ends, @late);
+	for (1 .. 15)
+	{
+		my $timeout = 1000 + 37 * $_;
+		$ends{ $caller->command('Change', 'stuck-' . ++$asked, undef, timeout => $timeout) } = time + $timeout / 1000;
+	}
+	for my $id (sort { $ends{$a} <=> $ends{$b} } keys %ends)
+	{
+		my $answer = $caller->answer($id) or next;
+		push @late, time - $ends{$id};
+		$answered++ if ($answer->{failure}{exceptionClassName} // '') =~ /Timeout|IllegalState/;
+	}
+	note(sprintf 'late by %.0f to %.0f ms', 1000 * min(@late), 1000 * max(@late)) if @late;
+	return min(@late) // 9;
 }
-my $answered = 0;
-for my $id (sort { $ends{$a} <=> $ends{$b} } keys %ends)
-{
-	my $answer = $caller->answer($id, timeout => 20) or next;
-	push @late, time - $ends{$id};
-	$answered++ if ($answer->{failure}{exceptionClassName} // '') =~ /Timeout|IllegalState/;
-}
-is($answered, 15, 'every one is answered');
-note(sprintf 'late by %.0f to %.0f ms', 1000 * min(@late), 1000 * -min(map { -$_ } @late));
-# A busy machine makes any of them late, but not all.  Those that the server has are waited for to the end.
-cmp_ok(min(@late), '<', 0.3, 'when its time is up');
+
+# A busy machine makes any of them late, and all of one try.  Those that the server has are waited for to the end.
+ok(Evento::ProxyTest::soon(0.3, \&least_late), 'some are answered when their time is up');
+is($answered, $asked, 'every one is answered');
 is($handler->recv('REQ', timeout => 0.1), undef, 'no handler was asked');
 $session->query_safe('COMMIT');
 $session->quit;
 is(change('b')->{class}, 'DomainEventMessage', 'then commands go on');
 is($test->sql(q(SELECT count(*) FROM evento.events WHERE stream LIKE 'stuck-%')), 0, 'and nothing came of those that were given up');
-is($proxy->metric(q(queue_items\{queue="requests"\})), 0, 'none is open');
+ok($proxy->wait_for(sub { $proxy->metric(q(queue_items\{queue="requests"\})) == 0 }), 'none is open');
 is($proxy->stop, 0, 'the proxy ends');
 
 done_testing();
