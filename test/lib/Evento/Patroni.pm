@@ -193,8 +193,7 @@ sub start_all
 	my ($first, @others) = $self->names;
 	my $patroni = $self->start($first);
 	my $ended = 0;
-	until_true($seconds, sub { $ended = waitpid($patroni, WNOHANG) != 0; $ended || ($self->primary // '') eq $first });
-	return 0 if $ended || ($self->primary // '') ne $first;
+	until_true($seconds, sub { $ended = waitpid($patroni, WNOHANG) != 0; $ended || ($self->primary // '') eq $first }) && !$ended or return 0;
 	$self->start($_) for @others;
 	return until_true($seconds, sub { $self->whole });
 }
@@ -220,6 +219,9 @@ sub primary
 	}
 	return;
 }
+
+# The same, waited for: one that is busy may not answer at once.
+sub some_primary { my ($self) = @_; return until_true(60, sub { $self->primary }) || croak 'there is no primary' }
 
 # The synchronous standby, as Patroni sees it.
 sub synchronous
@@ -282,7 +284,7 @@ sub sql
 	my ($self, $sql, $name) = @_;
 	my $where = defined $name ? "host=$self->{nodes}{$name}{address} port=$self->{nodes}{$name}{port} dbname=postgres" : $self->hosts . ' target_session_attrs=read-write';
 	my ($out, $err) = ('', '');
-	IPC::Run::run([ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', "$where user=postgres connect_timeout=5" ], '<', \$sql, '>', \$out, '2>', \$err)
+	IPC::Run::run([ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', "$where user=postgres connect_timeout=20" ], '<', \$sql, '>', \$out, '2>', \$err)
 	  or croak "$sql: $err";
 	chomp $out;
 	return $out;
@@ -390,6 +392,21 @@ sub ctl_beside
 	}
 	$run->finish;
 	return $out;
+}
+
+# Has Patroni give the lead from a node to another one, while code is called over and over.  Where it is not ready for that, or has
+# not seen the end of it in its time, as on a busy machine, it is told again.  Gives '', or what patronictl said where nothing came of it.
+sub switchover_beside
+{
+	my ($self, $code, $old) = @_;
+	my $said = '';
+	for (1 .. 5)
+	{
+		$said = $self->ctl_beside($code, 'switchover', 'evento', '--leader', $old, '--force');
+		return '' if $said =~ /Successfully switched over/;
+		return '' if until_true(10, sub { $code->(); my $new = $self->primary; defined $new && $new ne $old });
+	}
+	return $said;
 }
 
 # When a node's PostgreSQL said something behind a time, in seconds of the clock; undef where it has not.

@@ -36,15 +36,15 @@ sub promotion
 sub moves_on
 {
 	my ($old, $since, $what) = @_;
-	ok($traffic->run(90, sub { Evento::Patroni::every(0.5, sub { my $p = $cluster->primary; defined $p && $p ne $old }) }), "$what: another node is the primary");
+	my $new;
+	ok($traffic->run(90, sub { Evento::Patroni::every(0.5, sub { $new = $cluster->primary; defined $new && $new ne $old }) }), "$what: another node is the primary") or return;
 	$traffic->recovers(60, $what);
-	my $new = $cluster->primary // '';
 	my ($told, $ready) = promotion($new, $since);
 	my ($gap, $ended) = $traffic->longest_gap($since - 0.5, time);
 	note sprintf '%s: told to be the primary after %s, ready after %s; longest time without progress %.1f s, ended %s behind that',
 	  $what, behind($told, $since), behind($ready, $since), $gap, behind($ended, $ready // $since);
 	# Generous: the machine may be busy, and a caller gives up what is open after 8 s.
-	ok(defined $ready && $ended < $ready + 20, "$what: progress comes with the promotion");
+	ok(defined $ready && $ended < $ready + 60, "$what: progress comes with the promotion");
 	return;
 }
 
@@ -56,12 +56,12 @@ for my $strict ($ENV{EVENTO_LONG} ? qw(true false) : 'true')
 	my $test = Evento::ProxyTest->new(node => $cluster);
 	my @proxy = map { $test->start(flags => { name => "$strict$_", database => $cluster->hosts . ' user=proxy', 'database-wait' => '10s' }) } 1 .. 2;
 	$traffic = Evento::Traffic->new(proxies => \@proxy, callers => 4, handlers => 2);
-	ok($traffic->run(30, sub { 50 < grep { defined $_->{object} } @{ $traffic->{commands} } }), 'there is load');
+	ok($traffic->run(60, sub { 50 < grep { defined $_->{object} } @{ $traffic->{commands} } }), 'there is load');
 
 	for my $kill ('node', $ENV{EVENTO_LONG} ? 'patroni' : ())
 	{
 		my $what = $kill eq 'node' ? 'is killed' : 'loses its Patroni and lives on';
-		my $old = $cluster->primary;
+		my $old = $cluster->some_primary;
 		my $since = time;
 		$kill eq 'node' ? $cluster->kill_node($old) : $cluster->kill_patroni($old);
 		moves_on($old, $since, "the primary $old $what");
@@ -70,10 +70,9 @@ for my $strict ($ENV{EVENTO_LONG} ? qw(true false) : 'true')
 		ok($traffic->run(90, sub { Evento::Patroni::every(0.5, sub { $cluster->whole }) }), "$old comes back as a standby");
 	}
 
-	my $old = $cluster->primary;
+	my $old = $cluster->some_primary;
 	my $since = time;
-	my $said = $cluster->ctl_beside(sub { $traffic->run(0.1) }, 'switchover', 'evento', '--leader', $old, '--force');
-	like($said, qr/Successfully switched over/, 'patronictl switches over');
+	is($cluster->switchover_beside(sub { $traffic->run(0.1) }, $old), '', 'patronictl switches over');
 	moves_on($old, $since, "switchover from $old");
 	ok($traffic->run(90, sub { Evento::Patroni::every(0.5, sub { $cluster->whole }) }), "$old follows");
 
