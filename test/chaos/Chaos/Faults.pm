@@ -64,9 +64,9 @@ sub strike
 # What went wrong that has to work also among faults.
 sub wrong { return @{ $_[0]{wrong} } }
 
-sub primary { my ($self) = @_; return $self->{database}->primary // croak 'there is no primary' }
+sub primary { my ($self) = @_; return $self->{database}->some_primary }
 
-sub synchronous { my ($self) = @_; return $self->{database}->synchronous // croak 'there is no synchronous standby' }
+sub synchronous { my ($self) = @_; return Evento::Patroni::until_true(60, sub { $self->{database}->synchronous }) || croak 'there is no synchronous standby' }
 
 # ---- machines and links ----
 

@@ -35,6 +35,7 @@ use constant {
 	CALLERS => 6,
 	HANDLERS => 6,
 	CONSUMERS => 3,
+	FEW => 3,              # faults at least, however long they take
 	DISK => 600,           # MB for each node of the database
 	AGAIN => 120,          # seconds for callers to get through again; generous, since the machine may be busy
 	WHOLE => 90,           # and for a node to come back, before it is made anew
@@ -46,7 +47,7 @@ my $seed = $ENV{EVENTO_CHAOS_SEED} // 20;
 $seed = (time ^ $$ << 8) & 0x7fffffff if $seed eq 'random';
 my $kinds = qr/@{[ $ENV{EVENTO_CHAOS_KINDS} || '.' ]}/;
 # A run of ten minutes and more is held to these; a shorter one may be on a slow machine.
-my ($least_faults, $least_answered) = $seconds >= 600 ? (40, 10_000) : (3, 5 * $seconds);
+my ($least_faults, $least_answered) = $seconds >= 600 ? (40, 10_000) : (FEW, 2 * $seconds);
 
 for my $why (Evento::Partition::why(), Evento::Patroni::why_not())
 {
@@ -112,7 +113,7 @@ sub break_things
 	my $schedule = Chaos::Schedule->new($seed, @without, grep { $_ !~ $kinds } Chaos::Schedule::kinds());
 	my $until = time + $seconds;
 	my @done;
-	while (time < $until)
+	while (time < $until || @done < FEW)
 	{
 		my $fault = $schedule->next;
 		if ($fault->{database} && !whole())
@@ -172,7 +173,8 @@ sub verify
 	is($database->sql('SELECT count(*) FROM evento.consumers WHERE lost_range'), '0', 'no consumer is named for events that were lost');
 	my ($sent, $answered) = ($verdict->sent, $verdict->answered);
 	cmp_ok($answered, '>=', $least_answered, 'commands were answered');
-	cmp_ok($answered, '>=', 0.9 * $sent, 'nearly all that were sent');
+	# Of few commands those that a fault takes may be more than a tenth: all that callers have open.
+	cmp_ok($answered, '>=', 0.9 * $sent - ($seconds >= 600 ? 0 : 2 * CALLERS * @done), 'nearly all that were sent');
 	cmp_ok(scalar @done, '>=', $least_faults, 'there were faults');
 	my %why = $verdict->failures;
 	note(sprintf '%d faults, %d commands sent, %d answered (%.2f %%), %d repeats', scalar @done, $sent, $answered, 100 * $answered / ($sent || 1), $verdict->{repeats});

@@ -309,6 +309,8 @@ global
 defaults
 	mode tcp
 	timeout connect 2s
+	# A proxy that stands still on a busy machine is not one that is gone.
+	timeout check 30s
 	timeout client 1h
 	timeout server 1h
 	retries 3

@@ -27,7 +27,7 @@ my $old = $test->node;
 my $new = $test->synchronous_standby;
 my @proxy = map { $test->start(flags => { database => hosts($old, $new) }) } 1 .. 2;
 my $traffic = Evento::Traffic->new(proxies => \@proxy, callers => 4, handlers => 2);
-ok($traffic->run(30, sub { 30 < grep { defined $_->{object} } @{ $traffic->{commands} } }), 'there is load');
+ok($traffic->run(60, sub { 30 < grep { defined $_->{object} } @{ $traffic->{commands} } }), 'there is load');
 
 $new->append_conf('postgresql.conf', "synchronous_standby_names = ''\n");
 $new->promote;
@@ -65,8 +65,17 @@ sub fetched
 	return join ' ', map { $_->[1]{aggregateId} } @$events;
 }
 
+# Fetches until something is there, and that is it: the proxy may yet have to hear of it.
+sub comes
+{
+	my ($after, $component, $all, $what) = @_;
+	my $got;
+	$proxy->wait_for(sub { ($got = fetched($after, $component)) ne '' });
+	return is($got, $all, $what);
+}
+
 $test->sql(q(SELECT evento.append('kept', 'T', '{}'); CALL evento.wait(NULL)));
-is(fetched(0, 'Ahead'), 'kept', 'a consumer reads');
+comes(0, 'Ahead', 'kept', 'a consumer reads');
 is(fetched(1, 'Ahead'), '', 'up to the head');
 $old->wait_for_catchup($new);
 
@@ -83,25 +92,25 @@ $old->stop('immediate');
 $new->promote;
 $new->safe_psql('postgres', q(SELECT evento.append('after', 'T', '{}'); CALL evento.wait(NULL)));
 kill 'CONT', $proxy->{pid};
-ok(scalar($proxy->wait_log('the database is on timeline 2', 30)), 'the proxy tells of the timeline');
-$proxy->wait_http('/readyz', 30);
+ok(scalar($proxy->wait_log('the database is on timeline 2')), 'the proxy tells of the timeline');
+$proxy->wait_http('/readyz');
 
-is(fetched(1, 'Behind'), 'after', 'who has not read them gets no events that are lost');
-is(fetched(3, 'Ahead'), 'after', 'who has read them goes on behind them');
+comes(1, 'Behind', 'after', 'who has not read them gets no events that are lost');
+comes(3, 'Ahead', 'after', 'who has read them goes on behind them');
 my $named = q(SELECT consumer FROM evento.consumers WHERE lost_range);
-ok($proxy->wait_for(sub { $consumer->answer($consumer->fetch(3, component => 'Ahead')); $new->safe_psql('postgres', $named) eq $ahead }, 20), 'and is named')
+ok($proxy->wait_for(sub { $consumer->answer($consumer->fetch(3, component => 'Ahead')); $new->safe_psql('postgres', $named) eq $ahead }), 'and is named')
   or diag($new->safe_psql('postgres', 'SELECT consumer, position, lost_range FROM evento.consumers'));
 like($new->safe_psql('postgres', q(SELECT subject FROM evento.doctor() WHERE severity = 'error')), qr/consumer \Q$ahead\E/, 'by doctor() too');
 my $head = $new->safe_psql('postgres', 'SELECT max(position) FROM evento.events');
 my $stands = sub { return $new->safe_psql('postgres', "SELECT position, lost_range FROM evento.consumers WHERE consumer = '$ahead'") };
-ok($proxy->wait_for(sub { $consumer->answer($consumer->fetch($head, component => 'Ahead')); $stands->() eq "$head|t" }, 20), 'also when it has gone on') or diag($stands->());
+ok($proxy->wait_for(sub { $consumer->answer($consumer->fetch($head, component => 'Ahead')); $stands->() eq "$head|t" }), 'also when it has gone on') or diag($stands->());
 # Within one interval of what the proxy reports.
 my $quick = 'shop_Quick_1_*';
 $new->safe_psql('postgres', q(SELECT evento.append('next', 'T', '{}'); CALL evento.wait(NULL)));
 my @asked = map { $consumer->fetch($_, component => 'Quick') } 3, $head;
 $consumer->answer($_) for @asked;
-ok($proxy->wait_for(sub { $new->safe_psql('postgres', $named) =~ /\Q$quick\E/ }, 20), 'and one that goes on at once');
-ok($proxy->wait_for(sub { $consumer->answer($consumer->fetch(1, component => 'Ahead')); $stands->() eq '1|f' }, 20), 'until it is set back') or diag($stands->());
+ok($proxy->wait_for(sub { $new->safe_psql('postgres', $named) =~ /\Q$quick\E/ }), 'and one that goes on at once');
+ok($proxy->wait_for(sub { $consumer->answer($consumer->fetch(1, component => 'Ahead')); $stands->() eq '1|f' }), 'until it is set back') or diag($stands->());
 is($new->safe_psql('postgres', "SELECT evento.consumer_repaired('$quick')"), 't', 'or repaired');
 is($new->safe_psql('postgres', $named), '', 'then nobody is named any more');
 is($proxy->stop, 0, 'the proxy ends in order');

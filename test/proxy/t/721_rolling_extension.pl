@@ -41,7 +41,7 @@ my @proxy = map { $test->start } 1 .. 3;
 my $stream = Evento::Follow::Stream->new(name => 'a stream of events', port => $proxy[0]{http});
 my @consumer = map { Evento::Follow::Consumer->new(name => "consumer$_", port => $proxy[ $_ - 1 ]{port}) } 1 .. 3;
 my $appender = Evento::Follow::Appender->new(name => 'appender', port => $proxy[1]{http});
-my $traffic = Evento::Traffic->new(proxies => \@proxy, callers => 6, handlers => 3, timeout => 30000, beside => [ $stream, @consumer, $appender ]);
+my $traffic = Evento::Traffic->new(proxies => \@proxy, callers => 6, handlers => 3, timeout => 60_000, silence => 60, beside => [ $stream, @consumer, $appender ]);
 
 # ---- clients in SQL ----
 

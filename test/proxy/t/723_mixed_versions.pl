@@ -95,7 +95,7 @@ sub all_works
 sub versions
 {
 	my ($at) = @_;
-	my $picture = JSON::PP->new->decode(($proxy[$at]->get('/cluster'))[1]);
+	my $picture = eval { JSON::PP->new->decode(($proxy[$at]->get('/cluster'))[1]) } // return '';
 	return join ' ', map { $_->{version} } sort { $a->{name} cmp $b->{name} } grep { $_->{live} } @{ $picture->{proxies} };
 }
 
@@ -121,15 +121,17 @@ my $listener = IO::Socket::INET->new(Listen => 20, LocalAddr => '127.0.0.1', Loc
 my $number = $test->sql(sprintf q(SELECT proxy_id FROM evento._proxy_register('next', '127.0.0.1:1', '127.0.0.1:%d', NULL, '9.9.9')), $listener->sockport);
 $test->sql("SELECT evento._session_sync($number, '{}', '{0}', '{shop}', '{next}', '{1}', '{0}', '{t}', '{Find0,New}', '{2}')");
 my (%hello, $connections);
-my $renew = 0;
+# Where this process got to renew its registration too late, it may have run out, and the others meet it anew.
+my ($renewed, $late) = (time, 0);
 
 # It takes what comes, says something that no proxy of this version understands, and lets go.
 sub be_another
 {
-	if (time >= $renew)
+	if (time >= $renewed + 1)
 	{
 		$test->sql("SELECT evento._proxy_renew($number, '{}')");
-		$renew = time + 1;
+		$late++ if time >= $renewed + 4;
+		$renewed = time;
 	}
 	while (IO::Select->new($listener)->can_read(0))
 	{
@@ -152,7 +154,7 @@ is_deeply([ keys %hello ], ["\x01EVPL\x01"], 'each says its version of the proto
 for my $at (0 .. 2)
 {
 	my @lines = grep { /proxy $number\b/ && /warning/ } split /\n/, $proxy[$at]->log;
-	is(scalar @lines, 1, "proxy $at warns of it, once") or diag(join "\n", @lines);
+	ok(@lines >= 1 && @lines <= 1 + $late, "proxy $at warns of it, once") or diag(join "\n", @lines);
 }
 my $answered = 0;
 for my $n (1 .. 10)
@@ -164,7 +166,7 @@ for my $n (1 .. 10)
 	$answered++ if (($bundle[2]->answer($id, timeout => 30) // {})->{body}{data} // '') eq $n;
 }
 is($answered, 10, 'what others handle, too, is asked of them');
-is($proxy[$_]->metric('links'), 4, "proxy $_ has its links to the others") for 0 .. 2;
+ok($proxy[$_]->wait_for(sub { ($proxy[$_]->metric('links') // 0) == 4 }), "proxy $_ has its links to the others") for 0 .. 2;
 $test->sql("SELECT evento._proxy_leave($number)");
 is($_->stop, 0, "$_->{name} ends in order") for @proxy;
 done_testing();

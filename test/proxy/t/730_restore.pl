@@ -67,11 +67,11 @@ sub begin_again
 	$traffic->recovers(60, $what);
 	for my $proxy (@proxy)
 	{
-		ok(scalar($proxy->wait_log("the database is on timeline $timeline", 30)), "$what: $proxy->{name} tells of the timeline");
-		ok($proxy->wait_for(sub { beside(); $proxy->metric('links') == 2 }, 30), "$what: $proxy->{name} has its links");
+		ok(scalar($proxy->wait_log("the database is on timeline $timeline")), "$what: $proxy->{name} tells of the timeline");
+		ok($proxy->wait_for(sub { beside(); ($proxy->metric('links') // 0) == 2 }), "$what: $proxy->{name} has its links");
 	}
 	is(join(' ', map { $_->running ? $_->{pid} : 'ended' } @proxy), "@pids", "$what: the proxies are the same");
-	ok($proxy[0]->wait_for(sub { beside(); sql(q(SELECT string_agg(instance, ' ' ORDER BY instance) FROM evento.bundles WHERE enabled AND bundle NOT LIKE 'sim-%')) eq 'c1 c2 c3 c4 h1 h2 r1' }, 30),
+	ok($proxy[0]->wait_for(sub { beside(); sql(q(SELECT string_agg(instance, ' ' ORDER BY instance) FROM evento.bundles WHERE enabled AND bundle NOT LIKE 'sim-%')) eq 'c1 c2 c3 c4 h1 h2 r1' }),
 		"$what: and every bundle is there, once");
 	return;
 }
@@ -125,7 +125,7 @@ doc($after, 'the moment is taken out of the settings again, as documented');
 is(sql(q(SELECT string_agg(type, ' ') FROM evento.read_stream('moment'))), 'Before', 'the log is that of the moment');
 my $kept = sql("SELECT max(position) FROM evento.events WHERE position <= $read[-1]");
 my %lost = map { $_ => 1 } grep { $_ > $kept } @read;
-cmp_ok(scalar keys %lost, '>', 50, 'much is lost');
+cmp_ok(scalar keys %lost, '>=', 40, 'much is lost');
 is_done_by(40, 'there is load on what was restored');
 $traffic->check(\&sql, 'a point in time');
 cmp_ok(sql("SELECT min(position) FROM evento.events WHERE position > $kept"), '>', $read[-1], 'no position that was read on a lost timeline is given again');
@@ -135,7 +135,7 @@ $followers->check(\&sql, 'a point in time', \%lost);
 # Who was ahead is named, also now that he has gone on.
 my $name = Evento::Followers::consumer();
 my $named = 'SELECT consumer FROM evento.consumers WHERE lost_range';
-ok($proxy[0]->wait_for(sub { $followers->look; sql($named) eq $name }, 30), 'the consumer of a bundle that has read what is lost is named, and nobody else') or diag(sql($named));
+ok($proxy[0]->wait_for(sub { $followers->look; sql($named) eq $name }), 'the consumer of a bundle that has read what is lost is named, and nobody else') or diag(sql($named));
 like(sql(q(SELECT subject || ': ' || advice FROM evento.doctor() WHERE severity = 'error')), qr/^consumer \Q$name\E: Undo what it made of events after \d+, /m, 'by doctor() too, with what to do');
 # The picture that a proxy gives may be a second old.
 my $jumps;

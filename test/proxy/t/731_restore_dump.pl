@@ -78,11 +78,11 @@ doc($restore, 'the dump is restored, as documented');
 $traffic->recovers(60, 'the dump');
 for my $proxy (@proxy)
 {
-	ok(scalar($proxy->wait_log("the database is on timeline 1 of system (?!$system)", 30)), "$proxy->{name} tells that it is another server");
-	ok($proxy->wait_for(sub { beside(); $proxy->metric('links') == 2 }, 30), "$proxy->{name} has its links");
+	ok(scalar($proxy->wait_log("the database is on timeline 1 of system (?!$system)")), "$proxy->{name} tells that it is another server");
+	ok($proxy->wait_for(sub { beside(); ($proxy->metric('links') // 0) == 2 }), "$proxy->{name} has its links");
 }
 is(join(' ', map { $_->running ? $_->{pid} : 'ended' } @proxy), "@pids", 'the proxies are the same');
-ok($proxy[0]->wait_for(sub { beside(); sql(q(SELECT string_agg(instance, ' ' ORDER BY instance) FROM evento.bundles WHERE enabled)) eq 'c1 c2 c3 c4 h1 h2 r1' }, 30), 'and every bundle is there, once');
+ok($proxy[0]->wait_for(sub { beside(); sql(q(SELECT string_agg(instance, ' ' ORDER BY instance) FROM evento.bundles WHERE enabled)) eq 'c1 c2 c3 c4 h1 h2 r1' }), 'and every bundle is there, once');
 is_done_by(40, 'there is load on what was restored');
 
 $traffic->check(\&sql, 'the dump');
@@ -94,7 +94,7 @@ cmp_ok(sql("SELECT min(position) FROM evento.events WHERE position > $kept"), '>
 ok($followers->reach(\&sql, sql('SELECT evento.watermark()')), 'all who follow the log come to its end');
 $followers->check(\&sql, 'the dump', \%lost);
 my $named = 'SELECT consumer FROM evento.consumers WHERE lost_range';
-ok($proxy[0]->wait_for(sub { $followers->look; sql($named) eq Evento::Followers::consumer() }, 30), 'the consumer of a bundle that has read what is lost is named, and nobody else') or diag(sql($named));
+ok($proxy[0]->wait_for(sub { $followers->look; sql($named) eq Evento::Followers::consumer() }), 'the consumer of a bundle that has read what is lost is named, and nobody else') or diag(sql($named));
 # The picture that a proxy gives may be a second old.
 my $jumps;
 $proxy[1]->wait_for(sub { $jumps = (Evento::Http->new($proxy[1]{http})->get('/cluster')->{json} // {})->{jumps} // []; @$jumps == 1 });
