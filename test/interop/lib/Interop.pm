@@ -422,11 +422,12 @@ sub await_line
 	return $found;
 }
 
-# Waits for the end of a scenario and makes each of its checks one of ours.
+# Waits for the end of a scenario, which callers for some time are told to come to, and makes each of its checks one of ours.
 sub finish
 {
 	my ($self, $child, $label, $seconds) = @_;
-	$seconds //= 120;
+	$seconds //= 240;
+	PostgreSQL::Test::Utils::append_to_file("$child->{record}.enough", '') if $child->{record};
 	my $ended = $self->await(sub { !$self->running($child) }, $seconds);
 	$self->stop($child, 'KILL') if !$ended;
 	my ($checks, $wrong, $end) = (0, 0, '');
@@ -455,16 +456,23 @@ sub play
 	return $self->finish($self->start_invoker($scenario, $at, @arguments), $label);
 }
 
-# Starts callers that run for some seconds, each command with such a timeout.
+# Starts callers that run for some seconds, and until finish is called, each command with such a timeout.
 sub start_load
 {
 	my ($self, $at, $seconds, $timeout) = @_;
 	my $number = ++$self->{loads};
 	my $record = "$self->{log}/record-$number";
-	my $child = $self->start_invoker('load', $at, '--seconds', $seconds, '--record', $record, '--prefix', "load$number", '--timeout-millis', $timeout);
+	my $child = $self->start_invoker('load', $at, '--seconds', $seconds, '--record', $record, '--until', "$record.enough", '--prefix', "load$number", '--timeout-millis', $timeout);
 	$child->{record} = $record;
 	push @{ $self->{records} }, $record;
 	return $child;
+}
+
+# Waits until a load has been answered a command behind a time; false where it is not.
+sub goes_on
+{
+	my ($self, $child, $time) = @_;
+	return $self->await(sub { scalar grep { $_->{what} eq 'answered' && $_->{time} > $time } $self->record($child) }, 2 * PATIENCE);
 }
 
 # The lines of a load's record: { what, time, marker, order, rest }.

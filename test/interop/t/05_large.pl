@@ -14,8 +14,8 @@ $t->start_bundle('command', $proxies[0]);
 $t->start_bundle('query', $proxies[1]);
 $t->await_bundles;
 
-$t->play('large', $proxies[2], 'over links');
-$t->play('large', $proxies[0], 'beside the command side');
+$t->play('large', $proxies[2], 'over links', '--timeout-millis', 120_000);
+$t->play('large', $proxies[0], 'beside the command side', '--timeout-millis', 120_000);
 $t->check_log('large');
 $t->check_handled_once('large');
 is($t->sql(q{SELECT count(*) FROM evento.events WHERE octet_length(data->>'text') = 20000000}), 4, 'the large events are in the log as they were sent');

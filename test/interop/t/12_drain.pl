@@ -36,7 +36,7 @@ for my $proxy (@proxies)
 	my $log = Interop::slurp($proxy->{child}{err});
 	like($log, qr/drain: finished in/, "$proxy->{name} had finished everything");
 	note(sprintf '%s took %.1f s', $proxy->{name}, time - $begun);
-	ok($t->await(sub { $t->sql('SELECT count(*) FROM evento.bundles WHERE enabled') >= @{ $t->{bundles} } + grep { $t->running($_) } @loads }, 20), 'all bundles are elsewhere')
+	ok($t->await(sub { $t->sql('SELECT count(*) FROM evento.bundles WHERE enabled') >= @{ $t->{bundles} } + grep { $t->running($_) } @loads }), 'all bundles are elsewhere')
 	  or diag($t->sql('SELECT bundle, instance, enabled, proxy FROM evento.bundles'));
 	$t->start_proxy($proxy);
 }

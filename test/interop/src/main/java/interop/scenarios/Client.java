@@ -24,7 +24,7 @@ final class Client {
 	final long timeoutMillis;
 
 	Client(String host, int port, String instance, Options options) throws Exception {
-		timeoutMillis = options.number("timeout-millis", 30_000);
+		timeoutMillis = options.number("timeout-millis", 60_000);
 		bundle = Bundles.start("invoker", host, port, instance, options);
 		invoker = bundle.getInvoker(OrderInvoker.class);
 	}

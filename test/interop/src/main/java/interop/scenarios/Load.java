@@ -13,7 +13,8 @@ import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /**
- * Callers run commands for a time (--seconds, --callers), each on orders of its own, whatever befalls the servers meanwhile. The record (--record) has a line a
+ * Callers run commands for a time (--seconds, --callers), and from then on until a file is there (--until), each on orders of its own, whatever befalls the
+ * servers meanwhile. The record (--record) has a line a
  * command and a line for what became of it: "sent TIME MARKER ORDER", "answered TIME MARKER ORDER REVISION MILLIS", "failed TIME MARKER ORDER MILLIS WHY"; TIME is
  * in milliseconds since 1970. Failures are for the reader of the record to judge.
  */
@@ -34,10 +35,11 @@ final class Load implements Scenarios.Scenario {
 		System.out.println("STARTED " + prefix);
 		System.out.flush();
 		long end = System.nanoTime() + seconds * 1_000_000_000L;
+		Path until = options.has("until") ? Path.of(options.text("until")) : null;
 		List<Thread> threads = new ArrayList<>();
 		for (int i = 0; i < callers; i++) {
 			String caller = prefix + "-" + i;
-			threads.add(Thread.ofVirtual().start(() -> call(client, caller, end, pause)));
+			threads.add(Thread.ofVirtual().start(() -> call(client, caller, end, until, pause)));
 		}
 		for (Thread thread : threads) {
 			thread.join();
@@ -49,12 +51,12 @@ final class Load implements Scenarios.Scenario {
 	}
 
 	/* An order whose making failed is left: whether it is there is not known. */
-	private void call(Client client, String caller, long end, int pause) {
+	private void call(Client client, String caller, long end, Path until, int pause) {
 		int orders = 0;
 		int n = 0;
 		String order = null;
 		long revision = 0;
-		while (System.nanoTime() < end) {
+		while (System.nanoTime() < end || until != null && !Files.exists(until)) {
 			String marker = caller + "-" + n++;
 			long begun = System.nanoTime();
 			try {

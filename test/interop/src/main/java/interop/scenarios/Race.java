@@ -26,11 +26,11 @@ final class Race implements Scenarios.Scenario {
 		race(first, second, checks, run + "-race", options.number("rounds", 25));
 	}
 
-	/* Both handlers see the same story, since both pause: one append must fail and its handler be asked again. */
+	/* Both handlers see the same story, since both pause for longer than a busy machine keeps either waiting: one append must fail and its handler be asked again. */
 	private static void conflict(Client first, Client second, Checks checks, String order) throws Exception {
 		first.call(new OrderCreate(order, order + "-create", "Ida", 0));
-		CompletableFuture<Object> one = first.send(new OrderChange(order, order + "-one", 1).unlocked().pausing(1_500));
-		CompletableFuture<Object> two = second.send(new OrderChange(order, order + "-two", 1).unlocked().pausing(1_500));
+		CompletableFuture<Object> one = first.send(new OrderChange(order, order + "-one", 1).unlocked().pausing(5_000));
+		CompletableFuture<Object> two = second.send(new OrderChange(order, order + "-two", 1).unlocked().pausing(5_000));
 		OrderChanged a = Client.await(one);
 		OrderChanged b = Client.await(two);
 		checks.same(Math.min(a.revision, b.revision) + "," + Math.max(a.revision, b.revision), "2,3", "two that conflict both succeed, one after the other");
