@@ -45,7 +45,7 @@ sub get_on
 	my ($what) = @_;
 	my ($orders, $told) = (orders() + 5, told() + 10);
 	ok($proxy[0]->wait_for(sub { sleep 0.05; orders() >= $orders }, 60), "$what: the simulator's bundles go on");
-	ok($proxy[0]->wait_for(sub { told() >= $told }, 60), "$what: and the client over HTTP does");
+	ok($proxy[0]->wait_for(sub { told() >= $told }, 120), "$what: and the client over HTTP does");
 	return;
 }
 
