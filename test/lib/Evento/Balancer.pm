@@ -35,8 +35,6 @@ sub new
 defaults
 	maxconn 1000
 	timeout connect 20s
-	# A proxy that stands still on a busy machine is not one that is gone.
-	timeout check 30s
 	timeout client 90s
 	timeout server 90s
 	timeout http-request 30s
