@@ -46,14 +46,16 @@ public final class Bundles {
 
 	/* A first handshake that takes more than 5 s ends the application, as does a connection lost behind it; where that is for want of a processor, whoever started it starts it again. */
 	private static EventoBundle start(EventoBundle.Builder builder) throws Exception {
+		long deadline = System.nanoTime() + 120_000_000_000L;
 		for (int attempt = 1;; attempt++) {
 			try {
 				return builder.start();
 			} catch (ExecutionException e) {
-				if (attempt == 5 || !(e.getCause() instanceof TimeoutException || e.getCause() instanceof SendFailedException)) {
+				if (System.nanoTime() > deadline || !(e.getCause() instanceof TimeoutException || e.getCause() instanceof SendFailedException)) {
 					throw e;
 				}
 				System.err.println("interop: no session in time, attempt " + attempt + ": " + e.getCause());
+				Thread.sleep(500);
 			}
 		}
 	}

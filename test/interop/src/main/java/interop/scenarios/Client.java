@@ -31,7 +31,7 @@ final class Client {
 
 	/** Waits until the bundles of handlers are known where this client is connected; a command without effect tells. */
 	void waitForHandlers() throws Exception {
-		long deadline = System.nanoTime() + 60_000_000_000L;
+		long deadline = System.nanoTime() + 120_000_000_000L;
 		while (true) {
 			try {
 				call(new AuditMark("warm-up"));
