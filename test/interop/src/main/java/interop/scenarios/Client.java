@@ -29,15 +29,15 @@ final class Client {
 		invoker = bundle.getInvoker(OrderInvoker.class);
 	}
 
-	/** Waits until the bundles of handlers are known where this client is connected; a command without effect tells. */
+	/** Waits until this client is connected and the bundles of handlers are known there; a command without effect tells. */
 	void waitForHandlers() throws Exception {
 		long deadline = System.nanoTime() + 120_000_000_000L;
 		while (true) {
 			try {
 				call(new AuditMark("warm-up"));
 				return;
-			} catch (IllegalStateException e) {
-				if (System.nanoTime() > deadline || !String.valueOf(e.getMessage()).contains("no handler for")) {
+			} catch (Exception e) {
+				if (System.nanoTime() > deadline || !String.valueOf(e.getMessage()).matches("(?s).*(no handler for|bundle not ready|not in CONNECTED state).*")) {
 					throw e;
 				}
 				Thread.sleep(100);
