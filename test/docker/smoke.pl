@@ -18,7 +18,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 # All images, and one file of tests, may take so long, in seconds, beside other tests.
-use constant { IMAGES_TIMEOUT => 1800, FILE_TIMEOUT => 900 };
+use constant { IMAGES_TIMEOUT => 1800, FILE_TIMEOUT => 1500 };
 
 my $top = abs_path("$FindBin::RealBin/../..");
 my $dir = $ENV{TESTDIR} // die "TESTDIR names a directory for what is made\n";
