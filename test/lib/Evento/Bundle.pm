@@ -308,20 +308,40 @@ sub reaches
 
 # ---- answering ----
 
+# Sends an answer, and remembers it: where a link between proxies was lost, or a connection, the same may be asked again, and
+# a bundle then sends again what it has said.
+sub say
+{
+	my ($self, $correlation, @message) = @_;
+	$self->{said}{$correlation} = \@message;
+	push @{ $self->{said_last} }, $correlation;
+	delete $self->{said}{ shift @{ $self->{said_last} } } if @{ $self->{said_last} } > 100;
+	return $self->send_message(@message);
+}
+
+# Is a message a request that was answered before?  Then the answer goes out again.
+sub said
+{
+	my ($self, $message) = @_;
+	my $answer = $message->{'@t'} eq 'REQ' && defined $message->{correlationId} && $self->{said}{ $message->{correlationId} } or return 0;
+	$self->send_message(@$answer);
+	return 1;
+}
+
 sub respond
 {
 	my ($self, $req, $body) = @_;
 	my $inner = cbor_decode($req->{payload});
 	my $payload = cbor_encode([ MESSAGE . '.internal.EventoResponse', map_(correlationId => $inner->[1]{correlationId}, body => $body,
 				timestamp => now_ms(), requestTimestamp => now_ms(), timeout => int_(30), unit => 'SECONDS') ]);
-	return $self->send_message('@t' => 'RSP', correlationId => \$req->{correlationId}, payloadType => $req->{payloadType}, payload => \$payload,
+	return $self->say($req->{correlationId}, '@t' => 'RSP', correlationId => \$req->{correlationId}, payloadType => $req->{payloadType}, payload => \$payload,
 		failure => undef, timestampMs => now_ms());
 }
 
 sub fail
 {
 	my ($self, $req, $class, $message) = @_;
-	return $self->send_message('@t' => 'RSP', correlationId => \$req->{correlationId}, payloadType => undef, payload => undef,
+	return $self->say($req->{correlationId}, '@t' => 'RSP', correlationId => \$req->{correlationId}, payloadType => undef, payload => undef,
 		failure => map_(exceptionClassName => $class, message => $message, stackTrace => ''), timestampMs => now_ms());
 }
 
@@ -379,15 +399,17 @@ sub body
 {
 	my ($self, $body) = @_;
 	my $type = ord $body;
-	if ($type == 0)
-	{
-		push @{ $self->{queue} }, cbor_decode(substr($body, 1));
-		return;
-	}
+	return $self->take(cbor_decode(substr($body, 1))) if $type == 0;
 	croak "frame of type $type" if $type != 1;
 	my ($id, $last) = (substr($body, 1, 16), ord substr($body, 17, 1));
 	$self->{chunks}{$id} .= substr($body, 18);
-	push @{ $self->{queue} }, cbor_decode(delete $self->{chunks}{$id}) if $last;
+	return $last && $self->take(cbor_decode(delete $self->{chunks}{$id}));
+}
+
+sub take
+{
+	my ($self, $message) = @_;
+	push @{ $self->{queue} }, $message if !$self->said($message);
 	return;
 }
 
@@ -397,6 +419,7 @@ sub recv
 {
 	my ($self, $type, %opt) = @_;
 	my $until = time + ($opt{timeout} // 40);
+  RECV:
 	while (1)
 	{
 		for my $i (0 .. $#{ $self->{queue} })
@@ -404,7 +427,8 @@ sub recv
 			my $m = $self->{queue}[$i];
 			next if $m->{'@t'} ne $type || defined $opt{correlation} && $m->{correlationId} ne $opt{correlation};
 			splice @{ $self->{queue} }, $i, 1;
-			return $m;
+			return $m if !$self->said($m);
+			redo RECV;
 		}
 		my $left = $until - time;
 		return undef if $left <= 0 || $self->{closed};
