@@ -16,7 +16,7 @@ use Evento::ProxyTest;
 
 my $test = Evento::ProxyTest->new;
 my $node = $test->node;
-my $proxy = $test->start(flags => { 'database-wait' => '5s', 'fetch-hold' => '100s' });
+my $proxy = $test->start(flags => { 'database-wait' => '10s', 'fetch-hold' => '100s' });
 my $caller = $proxy->bundle(bundle => 'caller', instance => 'c1');
 my $handler = $proxy->bundle(bundle => 'orders', instance => 'h1', names => [qw(Change Do Ask)]);
 my ($id, $answer, $start);
@@ -74,10 +74,10 @@ $handler->respond($handler->recv('REQ'), Evento::Bundle::event_message('Service'
 sleep 0.5;
 $node->start;
 is($caller->answer($id)->{class}, 'ServiceEventMessage', 'an event that was brought while the database was away is stored when it is back');
-$proxy->wait_http('/readyz', 15);
+$proxy->wait_http('/readyz');
 pass('the proxy is ready again by itself');
 is(change('a')->{class}, 'DomainEventMessage', 'commands go on');
-my $fetched = $caller->answer($held, timeout => 10);
+my $fetched = $caller->answer($held, timeout => 60);
 ok($fetched && !defined $fetched->{failure}, 'a fetch that was held all the time is answered, once there is something to tell');
 
 # ---- crashes in the middle of commands ----
