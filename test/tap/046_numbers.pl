@@ -16,6 +16,8 @@ sub draw
 {
 	my ($node) = @_;
 	my ($proxy) = $node->safe_psql('postgres', q{SELECT proxy_id FROM evento._proxy_register('p', 'a', 'b', NULL, 'v')});
+	# A lease lasts 5 s, in which a slow machine does not come far.
+	$node->safe_psql('postgres', "UPDATE evento._proxies SET renewed_at = clock_timestamp() + interval '1 hour' WHERE proxy_id = $proxy");
 	my $session = $node->safe_psql('postgres', "SELECT * FROM evento._session_sync($proxy, '{}', '{0}', '{b}', '{i}', '{1}', '{0}', '{t}', '{}', '{0}')");
 	my ($ticket, $fence) = split /\|/, $node->safe_psql('postgres', "SELECT * FROM evento._lock_take($proxy, '{l}', '{30000}')");
 	$node->safe_psql('postgres', "SELECT evento._lock_release('{$ticket}')");
