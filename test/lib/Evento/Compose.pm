@@ -13,6 +13,7 @@ use JSON::PP;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
+use Evento::Layers;
 use Evento::Simulator;
 
 my @made;
@@ -214,21 +215,15 @@ sub keeps_secret
 sub layers_keep_secret
 {
 	my ($self, $image, $passwords, $what) = @_;
-	my ($rest, $bytes, %found) = ('', 0);
-	open my $layers, '-|', 'docker', 'save', $image or die "docker save: $!\n";
-	binmode $layers;
-	while (read $layers, my $part, 4 << 20)
-	{
-		$bytes += length $part;
-		$part = $rest . $part;
-		$found{$_} = 1 for grep { index($part, $passwords->{$_}) >= 0 } keys %$passwords;
-		# Programs have such a line, too, but no key behind it.
-		$found{'a private key'} = 1 if $part =~ m{-----BEGIN [A-Z ]*PRIVATE KEY-----\r?\n(?:[\w-]+: .*\n)*\s*[A-Za-z0-9+/=]{40}};
-		$rest = substr $part, -4096;
-	}
-	ok(close $layers, "$what: its layers are read");
-	cmp_ok($bytes, '>', 10 << 20, "$what: all of them");
-	return is(join(' ', sort keys %found), '', "$what: no file of a layer has a password or a private key");
+	my @found;
+	my $files = Evento::Layers::each_file($image, sub {
+		my ($name, $content) = @_;
+		push @found, map { "$_ in $name" } grep { index($content, $passwords->{$_}) >= 0 } sort keys %$passwords;
+		# Libraries of TLS have keys to test themselves with.
+		push @found, "a private key: $name" if index($content, "\x7fELF") != 0 && $content =~ m{^-----BEGIN [A-Z ]*PRIVATE KEY-----\r?\n(?:[\w-]+: .*\n)*\s*[A-Za-z0-9+/=]{40}}m;
+	});
+	cmp_ok($files, '>', 1000, "$what: the files of its layers are read");
+	return is(join("\n", @found), '', "$what: none of them has a password or a private key");
 }
 
 # ---- bundles ----
