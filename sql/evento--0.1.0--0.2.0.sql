@@ -1396,8 +1396,12 @@ CREATE OR REPLACE FUNCTION _proxy_register(name text, advertised text, internal 
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, evento, pg_temp AS $$
 BEGIN
   PERFORM _numbers_check();
-  -- One who registers clears away what has been void for long.
-  DELETE FROM _proxies p WHERE p.renewed_at < pg_catalog.clock_timestamp() - interval '1 hour' AND p.proxy_id IS DISTINCT FROM replaces;
+  -- One who registers clears away what has been void for long, but waits for nobody's row but its own: two whose registrations
+  -- a clock that jumped has made void would wait for each other.
+  PERFORM FROM _proxies p WHERE p.proxy_id = replaces FOR UPDATE;
+  DELETE FROM _proxies p
+   WHERE p.proxy_id = ANY (ARRAY(SELECT v.proxy_id FROM _proxies v WHERE v.renewed_at < pg_catalog.clock_timestamp() - interval '1 hour'
+                                    AND v.proxy_id IS DISTINCT FROM replaces FOR UPDATE SKIP LOCKED));
   INSERT INTO _proxies (name, advertised, internal, http, version)
     VALUES (_proxy_register.name, _proxy_register.advertised, _proxy_register.internal, _proxy_register.http, _proxy_register.version)
     RETURNING _proxies.proxy_id INTO _proxy_register.proxy_id;
